@@ -1,0 +1,49 @@
+# The same targets are what .ci/run calls.
+
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+BENCH ?= .
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help deps run test race lint fuzz bench build tidy-check
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install redis-server, which the tests start, if it is missing
+	@.ci/deps redis
+
+run: ## start a gateway in development mode (ARGS="--listen 127.0.0.1:8081")
+	go run ./cmd/gateway serve --dev $(ARGS)
+
+test: deps ## run all tests
+	go test -timeout 5m ./...
+
+race: deps ## run all tests in random order under the race detector
+	@.ci/deps compiler
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m ./...
+
+lint: ## gofmt, go vet and golangci-lint (the first time it is compiled: minutes)
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	go run $(GOLANGCI_LINT) run ./...
+
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@set -e; for package in $$(go list ./...); do \
+		listed=$$(go test -list '^Fuzz' $$package); \
+		for target in $$(echo "$$listed" | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -timeout 30m $$package; \
+		done; \
+	done
+
+bench: deps ## run the benchmarks that BENCH matches (all)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
+
+build: ## build bin/gateway
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/gateway ./cmd/gateway
+
+tidy-check: ## fail if go.mod or go.sum is not tidy
+	go mod tidy -diff

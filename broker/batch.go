@@ -1,0 +1,148 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// batchSize bounds a pipeline: large enough that the cost of a round trip
+	// no longer shows, small enough that Redis's other clients get their turn.
+	batchSize = 256
+	// batchQueue bounds the commands that wait for a pipeline. A caller that
+	// finds it full waits, no longer than its context.
+	batchQueue = 4096
+	// batchTimeout bounds one pipeline, so that commands behind a Redis that
+	// does not answer fail within the time their callers have.
+	batchTimeout = 4 * time.Second
+)
+
+// batcher coalesces commands of concurrent callers into pipelines: a command
+// that comes while another pipeline is under way goes with the next one. There
+// is no timer; alone, a command leaves at once.
+//
+// Its methods may be called from several goroutines.
+type batcher struct {
+	rdb   redis.UniversalClient
+	queue chan *call // never closed: workers end with their context
+}
+
+// call is one command on its way.
+type call struct {
+	ctx  context.Context
+	cmd  *redis.Cmd
+	keys []string
+	argv []any
+	// script is set for a script's call: a Redis that does not have it answers
+	// NOSCRIPT without having done anything, and gets it whole.
+	script *script
+	done   chan struct{} // closed once cmd has its result
+}
+
+func newBatcher(rdb redis.UniversalClient) *batcher {
+	return &batcher{rdb: rdb, queue: make(chan *call, batchQueue)}
+}
+
+// run sends what is queued until ctx is done. Several may run side by side.
+func (b *batcher) run(ctx context.Context) {
+	batch := make([]*call, 0, batchSize)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-b.queue:
+			batch = b.collect(append(batch[:0], c))
+			b.exec(ctx, batch)
+			clear(batch)
+		}
+	}
+}
+
+// collect adds what is queued, without waiting for more.
+func (b *batcher) collect(batch []*call) []*call {
+	for len(batch) < batchSize {
+		select {
+		case c := <-b.queue:
+			batch = append(batch, c)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+func (b *batcher) exec(ctx context.Context, batch []*call) {
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
+	pipe := b.rdb.Pipeline()
+	for _, c := range batch {
+		if err := c.ctx.Err(); err != nil {
+			c.cmd.SetErr(err) // its caller has gone
+			continue
+		}
+		_ = pipe.Process(ctx, c.cmd) // only queues
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	var again []*call
+	for _, c := range batch {
+		if c.script != nil && isNoScript(c.cmd.Err()) {
+			again = append(again, c)
+			continue
+		}
+		close(c.done)
+	}
+	b.resend(ctx, again)
+}
+
+// resend runs scripts that Redis did not have, with their source.
+func (b *batcher) resend(ctx context.Context, calls []*call) {
+	if len(calls) == 0 {
+		return
+	}
+	pipe := b.rdb.Pipeline()
+	for _, c := range calls {
+		c.cmd = redis.NewCmd(ctx, c.script.args("EVAL", c.script.source, c.keys, c.argv)...)
+		c.cmd.SetFirstKeyPos(3)
+		_ = pipe.Process(ctx, c.cmd)
+	}
+	_, _ = pipe.Exec(ctx)
+	for _, c := range calls {
+		close(c.done)
+	}
+}
+
+// do runs one command and returns its result.
+func (b *batcher) do(ctx context.Context, args ...any) (any, error) {
+	return b.wait(&call{ctx: ctx, cmd: redis.NewCmd(ctx, args...)})
+}
+
+// eval runs a script and returns its result. An error leaves open whether the
+// script has run.
+func (b *batcher) eval(ctx context.Context, s *script, keys []string, argv ...any) (any, error) {
+	cmd := redis.NewCmd(ctx, s.args("EVALSHA", s.sha, keys, argv)...)
+	cmd.SetFirstKeyPos(3)
+	return b.wait(&call{ctx: ctx, cmd: cmd, script: s, keys: keys, argv: argv})
+}
+
+func (b *batcher) wait(c *call) (any, error) {
+	c.done = make(chan struct{})
+	select {
+	case b.queue <- c:
+	case <-c.ctx.Done():
+		return nil, fmt.Errorf("queue for Redis: %w", c.ctx.Err())
+	}
+	select {
+	case <-c.done:
+		return c.cmd.Result()
+	case <-c.ctx.Done():
+		return nil, fmt.Errorf("wait for Redis: %w", c.ctx.Err())
+	}
+}
+
+func isNoScript(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT")
+}

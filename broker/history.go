@@ -1,0 +1,78 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+)
+
+// Head says where a channel stands.
+type Head struct {
+	Last ID // of its last message
+	// Recovered: nothing after the position asked about is gone.
+	Recovered bool
+}
+
+// Head returns where a channel with history stands, and whether all that came
+// after since is still there.
+func (b *Broker) Head(ctx context.Context, channel string, since ID) (Head, error) {
+	lane := b.layout.laneOf(channel)
+	keys := []string{b.layout.stream(channel), b.layout.meta(channel), b.layout.epoch(lane)}
+	reply, err := b.batch.eval(ctx, headScript, keys, since.String(), b.lanes[lane].knownEpoch())
+	if err != nil {
+		return Head{}, fmt.Errorf("broker: head: %w", err)
+	}
+	last, err := parseIDReply(reply)
+	if err != nil {
+		return Head{}, fmt.Errorf("broker: head: %w", err)
+	}
+	return Head{Last: last, Recovered: reply.([]any)[1] == int64(1)}, nil
+}
+
+// Read returns up to limit messages after a position, oldest first. They follow
+// on that position without a gap if, and only if, the first one's Prev is it.
+func (b *Broker) Read(ctx context.Context, channel string, after ID, limit int) ([]Message, error) {
+	reply, err := b.batch.do(ctx, "XRANGE", b.layout.stream(channel), "("+after.String(), "+", "COUNT", limit)
+	if err != nil {
+		return nil, fmt.Errorf("broker: read: %w", err)
+	}
+	entries, ok := reply.([]any)
+	if !ok {
+		return nil, fmt.Errorf("broker: read: unexpected reply %T", reply)
+	}
+	messages := make([]Message, 0, len(entries))
+	for _, e := range entries {
+		m, err := parseEntry(e)
+		if err != nil {
+			return nil, fmt.Errorf("broker: read: %w", err)
+		}
+		messages = append(messages, m)
+	}
+	return messages, nil
+}
+
+// parseEntry parses a stream entry as publish.lua writes it: [id, [field, value, …]].
+func parseEntry(entry any) (Message, error) {
+	pair, _ := entry.([]any)
+	if len(pair) != 2 {
+		return Message{}, fmt.Errorf("unexpected entry %v", entry)
+	}
+	var m Message
+	var err error
+	id, _ := pair[0].(string)
+	if m.ID, err = ParseID(id); err != nil {
+		return Message{}, err
+	}
+	fields, _ := pair[1].([]any)
+	for i := 0; i+1 < len(fields); i += 2 {
+		value, _ := fields[i+1].(string)
+		switch fields[i] {
+		case "p":
+			if m.Prev, err = ParseID(value); err != nil {
+				return Message{}, err
+			}
+		case "m":
+			m.Payload = value
+		}
+	}
+	return m, nil
+}

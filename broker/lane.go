@@ -1,0 +1,280 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// lane carries a fixed part of the channels: it keeps one link to Redis open,
+// subscribes on it to what the node wants, and after every doubt compares its
+// channels with Redis.
+type lane struct {
+	// Static after newLane.
+	b      *Broker
+	rdb    redis.UniversalClient
+	number int
+	probe  string // the pub/sub channel on which the node hears itself
+
+	// Set by run before anything else can use them.
+	ctx  context.Context // ends with run
+	work workGroup       // repairs under way
+
+	heardAt atomic.Int64 // when the probe last came back, in unix nanoseconds
+
+	mu      sync.Mutex // guards what follows; never held during I/O
+	subs    map[string]*Subscription
+	closing map[string]bool // channels being unsubscribed; true: UNSUBSCRIBE was sent
+	changed []string        // channels for which the link has something to send
+	epoch   string          // the last one seen: "id kind"
+	base    ID              // where a channel stands on which nothing was published
+
+	wake     chan struct{} // size 1: changed is not empty
+	toSettle settleQueue
+}
+
+func newLane(b *Broker, rdb redis.UniversalClient, number int, node string) *lane {
+	return &lane{
+		b: b, rdb: rdb, number: number,
+		probe:    b.layout.probe(number, node),
+		subs:     make(map[string]*Subscription),
+		closing:  make(map[string]bool),
+		wake:     make(chan struct{}, 1),
+		toSettle: settleQueue{wake: make(chan struct{}, 1)},
+	}
+}
+
+// reopenPause is waited before a link is opened again, so that a Redis that
+// refuses connections is not hammered.
+const reopenPause = 200 * time.Millisecond
+
+// run keeps the lane's link open until ctx is done.
+func (l *lane) run(ctx context.Context) {
+	l.ctx = ctx
+	var wg sync.WaitGroup
+	wg.Go(func() { l.settleAll(ctx) })
+	wg.Go(func() { l.watch(ctx) })
+	for ctx.Err() == nil {
+		reason, err := l.serveLink(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		l.b.metrics.reopenings[reason].Inc()
+		l.b.log.Warn("redis link lost", "lane", l.number, "reason", string(reason), "error", err)
+		l.pause(reopenPause)
+	}
+	wg.Wait()
+	l.work.Wait()
+}
+
+// pause waits for d and reports whether the lane still runs.
+func (l *lane) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-l.ctx.Done():
+		return false
+	}
+}
+
+// heard reports whether the probe has come back within the last patience.
+func (l *lane) heard(patience time.Duration) bool {
+	return time.Since(time.Unix(0, l.heardAt.Load())) < patience
+}
+
+// add registers a subscription and has the link subscribe. It reports false if
+// the channel has one.
+func (l *lane) add(s *Subscription) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.subs[s.name] != nil {
+		return false
+	}
+	l.subs[s.name] = s
+	l.change(s.name)
+	return true
+}
+
+// remove forgets a subscription and has the link unsubscribe.
+func (l *lane) remove(s *Subscription) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.subs[s.name] != s {
+		return
+	}
+	delete(l.subs, s.name)
+	if s.sent {
+		l.closing[s.name] = false
+		l.change(s.name)
+	}
+}
+
+// change tells the link that there is something to send. l.mu is held.
+func (l *lane) change(channel string) {
+	l.changed = append(l.changed, channel)
+	signal(l.wake)
+}
+
+// takeChanges returns up to limit pub/sub channels to subscribe and unsubscribe.
+// For one channel one of the two is under way at a time: a SUBSCRIBE that
+// follows an UNSUBSCRIBE waits for its confirmation.
+func (l *lane) takeChanges(limit int) (subscribe, unsubscribe []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := min(limit, len(l.changed))
+	for _, channel := range l.changed[:n] {
+		sent, isClosing := l.closing[channel]
+		s := l.subs[channel]
+		switch {
+		case isClosing && !sent:
+			l.closing[channel] = true
+			unsubscribe = append(unsubscribe, l.b.layout.live(channel))
+		case !isClosing && s != nil && !s.sent:
+			s.sent = true
+			subscribe = append(subscribe, l.b.layout.live(channel))
+		}
+	}
+	if l.changed = l.changed[n:]; len(l.changed) == 0 {
+		l.changed = nil // let the backing array go
+	} else {
+		signal(l.wake)
+	}
+	return subscribe, unsubscribe
+}
+
+// restart forgets what the link before had sent: everything is to be subscribed.
+func (l *lane) restart() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.closing)
+	l.changed = l.changed[:0]
+	for channel, s := range l.subs {
+		s.sent = false
+		l.change(channel)
+	}
+}
+
+// confirmed takes in that Redis has subscribed the link to a channel: from here
+// on nothing is missed, and what was missed before can be found out. That holds
+// for every confirmation, also one that nobody asked for: the client library
+// may have reconnected on its own.
+func (l *lane) confirmed(channel string) {
+	l.mu.Lock()
+	s := l.subs[channel]
+	if s == nil || !s.sent {
+		l.mu.Unlock()
+		return
+	}
+	l.mu.Unlock()
+	if !s.history {
+		s.settle(ID{}, ID{})
+		return
+	}
+	s.doubt()
+	l.toSettle.add(s)
+}
+
+// unsubscribed takes in that Redis has unsubscribed the link. It reports whether
+// the lane had asked for it.
+func (l *lane) unsubscribed(channel string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closing[channel] {
+		return false
+	}
+	delete(l.closing, channel)
+	if l.subs[channel] != nil {
+		l.change(channel)
+	}
+	return true
+}
+
+// receive hands a pub/sub message to its subscription.
+func (l *lane) receive(live, payload string) {
+	if live == l.probe {
+		l.heardAt.Store(time.Now().UnixNano())
+		return
+	}
+	channel, _ := l.b.layout.channel(l.number, live)
+	l.mu.Lock()
+	s := l.subs[channel]
+	l.mu.Unlock()
+	if s == nil {
+		return // unsubscribed, and the message was on its way
+	}
+	m, err := l.b.decode(payload)
+	if err != nil {
+		l.b.metrics.malformed.Inc()
+		l.b.log.Warn("pub/sub payload dropped", "channel", channel, "error", err)
+		return
+	}
+	s.receive(m)
+}
+
+func (l *lane) knownEpoch() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch
+}
+
+// setEpoch takes in the epoch of the lane's data and reports whether it is
+// another one than before: what the node knew is gone from Redis.
+func (l *lane) setEpoch(epoch string) (lost bool, err error) {
+	id, kind, _ := strings.Cut(epoch, " ")
+	parsed, err := ParseID(id)
+	if err != nil {
+		return false, fmt.Errorf("epoch %q: %w", epoch, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known, _, _ := strings.Cut(l.epoch, " ")
+	l.epoch = epoch
+	l.base = ID{}
+	if kind == "lost" {
+		l.base = parsed
+	}
+	return known != "" && known != id, nil
+}
+
+func (l *lane) baseline() ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.base
+}
+
+// signal wakes a goroutine that waits on a channel of size 1.
+func signal(wake chan struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// workGroup is a sync.WaitGroup that starts nothing once it was waited for.
+type workGroup struct {
+	mu   sync.Mutex
+	wg   sync.WaitGroup
+	done bool
+}
+
+func (g *workGroup) Go(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.done {
+		g.wg.Go(f)
+	}
+}
+
+func (g *workGroup) Wait() {
+	g.mu.Lock()
+	g.done = true
+	g.mu.Unlock()
+	g.wg.Wait()
+}

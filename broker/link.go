@@ -1,0 +1,168 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// probeEvery is how often a node publishes to itself.
+	probeEvery = time.Second
+	// silence is how long a link may deliver nothing before it counts as dead:
+	// three probes. The client library's own health check would not notice.
+	silence = 3 * time.Second
+	// subscribeBatch is how many channels go into one SUBSCRIBE.
+	subscribeBatch = 512
+)
+
+// linkError is why a link was given up.
+type linkError struct {
+	reason reopenReason
+	err    error
+}
+
+func (e *linkError) Error() string { return e.err.Error() }
+func (e *linkError) Unwrap() error { return e.err }
+
+// serveLink opens a link and serves it until it fails or ctx is done. The
+// library would reconnect by itself, silently; here every failure ends the link
+// and the next one is compared with the streams.
+func (l *lane) serveLink(ctx context.Context) (reopenReason, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ps := l.rdb.Subscribe(ctx) // connects with the first channel
+	closeOnce := sync.OnceFunc(func() { _ = ps.Close() })
+	defer closeOnce()
+	defer context.AfterFunc(ctx, closeOnce)()
+
+	if err := l.open(ctx, ps); err != nil {
+		return reopenLost, err
+	}
+	l.b.metrics.links.Inc()
+	defer l.b.metrics.links.Dec()
+
+	var wg sync.WaitGroup
+	wg.Go(func() { cancel(l.readLink(ctx, ps)) })
+	wg.Go(func() { cancel(l.writeLink(ctx, ps)) })
+	wg.Go(func() { cancel(l.probeLink(ctx)) })
+	wg.Wait()
+
+	err := context.Cause(ctx)
+	if e, ok := errors.AsType[*linkError](err); ok {
+		return e.reason, err
+	}
+	return reopenLost, err
+}
+
+// open subscribes to the node's own probe and waits for the confirmation.
+func (l *lane) open(ctx context.Context, ps *redis.PubSub) error {
+	if err := l.send(ctx, ps, "subscribe", []string{l.probe}); err != nil {
+		return err
+	}
+	if _, err := ps.ReceiveTimeout(ctx, silence); err != nil {
+		return fmt.Errorf("confirm probe: %w", err)
+	}
+	l.restart()
+	return nil
+}
+
+// readLink hands on what comes. It never waits for anybody but the link.
+func (l *lane) readLink(ctx context.Context, ps *redis.PubSub) error {
+	for ctx.Err() == nil {
+		v, err := ps.ReceiveTimeout(ctx, silence)
+		if err != nil {
+			return &linkError{reopenLost, fmt.Errorf("receive: %w", err)}
+		}
+		switch v := v.(type) {
+		case *redis.Message:
+			l.receive(v.Channel, v.Payload)
+		case *redis.Subscription:
+			if err := l.subscription(v); err != nil {
+				return err
+			}
+		}
+	}
+	return context.Cause(ctx)
+}
+
+func (l *lane) subscription(v *redis.Subscription) error {
+	channel, ok := l.b.layout.channel(l.number, v.Channel)
+	if !ok {
+		return nil // the probe
+	}
+	switch v.Kind {
+	case "subscribe", "ssubscribe":
+		l.confirmed(channel)
+	case "unsubscribe", "sunsubscribe":
+		if !l.unsubscribed(channel) {
+			return &linkError{reopenRevoked, fmt.Errorf("unsubscribed from %q by Redis", v.Channel)}
+		}
+	}
+	return nil
+}
+
+// writeLink sends what changes, many channels at a time.
+func (l *lane) writeLink(ctx context.Context, ps *redis.PubSub) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-l.wake:
+		}
+		subscribe, unsubscribe := l.takeChanges(subscribeBatch)
+		if err := l.send(ctx, ps, "unsubscribe", unsubscribe); err != nil {
+			return err
+		}
+		if err := l.send(ctx, ps, "subscribe", subscribe); err != nil {
+			return err
+		}
+	}
+}
+
+// send writes one command. Without channels it does nothing: to Redis, an
+// UNSUBSCRIBE of nothing means everything.
+func (l *lane) send(ctx context.Context, ps *redis.PubSub, command string, channels []string) error {
+	if len(channels) == 0 {
+		return nil
+	}
+	f := map[string]func(context.Context, ...string) error{
+		"subscribe": ps.Subscribe, "unsubscribe": ps.Unsubscribe,
+	}
+	if l.b.layout.sharded {
+		f = map[string]func(context.Context, ...string) error{
+			"subscribe": ps.SSubscribe, "unsubscribe": ps.SUnsubscribe,
+		}
+	}
+	if err := f[command](ctx, channels...); err != nil {
+		return &linkError{reopenLost, fmt.Errorf("%s: %w", command, err)}
+	}
+	return nil
+}
+
+// probeLink publishes to the node itself, through the connections that all
+// publishes take. A link can be alive, answer PING, and yet hear nothing of what
+// is published: only a message that comes back proves that it delivers.
+func (l *lane) probeLink(ctx context.Context) error {
+	opened := time.Now()
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		// An error shows as silence.
+		pctx, cancel := context.WithTimeout(ctx, probeEvery)
+		_, _ = l.b.batch.do(pctx, l.b.publishCommand(), l.probe, "")
+		cancel()
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		if time.Since(opened) > silence && !l.heard(silence) {
+			return &linkError{reopenSilent, fmt.Errorf("probe has not come back for %s", silence)}
+		}
+	}
+}

@@ -1,0 +1,40 @@
+-- Shared by the scripts of this folder, put in front of each.
+
+-- next_id returns the id of a message stored now that comes after last. The
+-- clock is Redis's own; where it went back, the sequence number goes on.
+local function next_id(last)
+  local t = redis.call('TIME')
+  local ms = t[1] * 1000 + math.floor(t[2] / 1000)
+  local last_ms, last_seq = string.match(last, '^(%d+)-(%d+)')
+  if ms > tonumber(last_ms) then return string.format('%.0f-0', ms) end
+  return string.format('%s-%.0f', last_ms, tonumber(last_seq) + 1)
+end
+
+-- ensure_epoch returns the id and the kind of the epoch of a lane: the life of
+-- the data in Redis. A node that knew an earlier epoch than the one it finds
+-- has seen data being lost, and says so in the kind: 'first' or 'lost'.
+local function ensure_epoch(key, known)
+  local epoch = redis.call('GET', key)
+  if not epoch then
+    epoch = next_id('0-0') .. (known == '' and ' first' or ' lost')
+    redis.call('SET', key, epoch)
+  end
+  local id, kind = string.match(epoch, '^(%S+) (%S+)')
+  if kind == 'first' and known ~= '' and string.match(known, '^%S+') ~= id then
+    kind = 'lost'
+    redis.call('SET', key, id .. ' lost')
+  end
+  return id, kind
+end
+
+-- last_id returns the id of the last message of a channel: what meta says; if
+-- meta is gone, what the stream says; if that is gone too, the position of a
+-- channel on which nothing was ever published: 0-0, or after a loss the epoch.
+local function last_id(stream, meta, epoch, known)
+  local last = redis.call('GET', meta)
+  if last then return string.match(last, '^%d+%-%d+') end
+  local tail = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+  if tail[1] then return tail[1][1] end
+  local id, kind = ensure_epoch(epoch, known)
+  return kind == 'lost' and id or '0-0'
+end

@@ -1,0 +1,41 @@
+package broker
+
+import (
+	"crypto/sha1"
+	_ "embed" // for the scripts
+	"encoding/hex"
+)
+
+// script is a Lua script, run by its hash and sent whole only to a Redis that
+// does not have it (EVALSHA, EVAL).
+type script struct{ source, sha string }
+
+var (
+	//go:embed lua/prelude.lua
+	preludeSource string
+	//go:embed lua/publish.lua
+	publishSource string
+	//go:embed lua/head.lua
+	headSource string
+	//go:embed lua/epoch.lua
+	epochSource string
+
+	publishScript = newScript(publishSource)
+	headScript    = newScript(headSource)
+	epochScript   = newScript(epochSource)
+)
+
+func newScript(source string) *script {
+	source = preludeSource + source
+	sum := sha1.Sum([]byte(source)) // the name Redis gives a script, not a secret
+	return &script{source: source, sha: hex.EncodeToString(sum[:])}
+}
+
+func (s *script) args(command, body string, keys []string, argv []any) []any {
+	args := make([]any, 0, 3+len(keys)+len(argv))
+	args = append(args, command, body, len(keys))
+	for _, k := range keys {
+		args = append(args, k)
+	}
+	return append(args, argv...)
+}

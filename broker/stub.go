@@ -1,0 +1,2 @@
+package broker
+func (s *Subscription) ask() {}

@@ -1,0 +1,323 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Sink receives what arrives on one channel. Its methods are called one at a
+// time, in order, must not block and must not call the Subscription.
+type Sink interface {
+	// Deliver takes the next message.
+	Deliver(Message)
+	// Reset says that messages are gone which nobody can bring back. What is
+	// delivered next follows on last, which may be lower than the last id
+	// delivered before.
+	Reset(last ID)
+}
+
+// state says what a subscription does with a message from the link.
+type state int
+
+const (
+	pending state = iota // not confirmed, or its channel's head not known yet: queue
+	live                 // deliver, if it follows on the last one
+	suspect              // something may be missing: queue until that is known
+	closed               // drop
+)
+
+// Bounds of what is queued while a subscription is not live. Beyond them the
+// queue is dropped: the stream has it all.
+const (
+	queueMessages = 1024
+	queueBytes    = 4 << 20
+)
+
+// Subscription is this node's interest in a channel.
+type Subscription struct {
+	name    string
+	history bool
+	sink    Sink
+	lane    *lane
+	ready   chan struct{} // closed when first live
+
+	// Guarded by lane.mu.
+	sent bool // SUBSCRIBE is on its way or confirmed, on the present link
+
+	mu        sync.Mutex // guards what follows; taken before any lock of the sink
+	state     state
+	repairing bool
+	last      ID // of the last message delivered
+	queue     []Message
+	queued    int  // bytes
+	overflow  bool // the queue was dropped; it stays empty until the stream was read
+	again     bool // doubt came up while a repair was under way
+}
+
+// ErrSubscribed is returned by Subscribe for a channel that has a subscription.
+var ErrSubscribed = errors.New("broker: channel is subscribed to already")
+
+// Subscribe makes the node receive a channel. It returns once Redis has
+// confirmed and the channel's last id is known; from then on no message is
+// missed. A node has one subscription per channel at a time.
+func (b *Broker) Subscribe(ctx context.Context, channel string, history bool, sink Sink) (*Subscription, error) {
+	l := b.lane(channel)
+	s := &Subscription{name: channel, history: history, sink: sink, lane: l, ready: make(chan struct{})}
+	if !l.add(s) {
+		return nil, ErrSubscribed
+	}
+	select {
+	case <-s.ready:
+		return s, nil
+	case <-ctx.Done():
+		s.Close()
+		return nil, fmt.Errorf("broker: subscribe: %w", ctx.Err())
+	}
+}
+
+// Close ends the subscription. The sink gets nothing more once it has returned.
+func (s *Subscription) Close() {
+	s.lane.remove(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = closed
+	s.queue = nil
+}
+
+// Last returns the id of the last message that was delivered, or that was there
+// before the subscription.
+func (s *Subscription) Last() ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// receive takes a message from the link.
+func (s *Subscription) receive(m Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.state == closed:
+	case m.ID.IsZero():
+		s.sink.Deliver(m) // live only: nothing to be in order with
+	case s.state != live:
+		s.enqueue(m)
+	case m.ID.Compare(s.last) <= 0: // a repair was faster
+	case m.Prev == s.last:
+		s.deliver(m)
+	default:
+		s.enqueue(m)
+		s.startRepair(repairGap)
+	}
+}
+
+// deliver hands a message to the sink. s.mu is held.
+func (s *Subscription) deliver(m Message) {
+	s.last = m.ID
+	s.sink.Deliver(m)
+}
+
+// reset gives up what lies between the last message and last. s.mu is held.
+func (s *Subscription) reset(last ID) {
+	s.last = last
+	s.lane.b.metrics.resets.Inc()
+	s.sink.Reset(last)
+}
+
+// enqueue keeps a message until the subscription is live. s.mu is held.
+func (s *Subscription) enqueue(m Message) {
+	if s.overflow {
+		return
+	}
+	if len(s.queue) == queueMessages || s.queued+len(m.Payload) > queueBytes {
+		s.queue, s.queued, s.overflow = nil, 0, true
+		return
+	}
+	s.queue = append(s.queue, m)
+	s.queued += len(m.Payload)
+}
+
+// drain delivers what is queued as far as it follows on the last message, and
+// reports whether that was all. s.mu is held.
+func (s *Subscription) drain() bool {
+	for i, m := range s.queue {
+		switch {
+		case m.ID.Compare(s.last) <= 0:
+		case m.Prev == s.last:
+			s.deliver(m)
+		default:
+			s.queue = s.queue[i:]
+			return false
+		}
+	}
+	s.queue, s.queued = nil, 0
+	return !s.overflow
+}
+
+// doubt stops delivery until settle has compared the channel with Redis.
+func (s *Subscription) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == live {
+		s.state = suspect
+	}
+	s.again = s.repairing
+}
+
+// settle takes in where the channel stands in Redis, read after the link had
+// confirmed the subscription. base is where a channel stands on which nothing
+// was published.
+func (s *Subscription) settle(head, base ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.state == pending:
+		s.last = head
+		defer close(s.ready)
+	case s.state != suspect || s.repairing:
+		return
+	case s.last.IsZero() && head == base:
+		s.last = base // nothing was there, and nothing is
+	}
+	before := s.last
+	drained := s.drain()
+	// The queue may have led past the head; a head behind is one Redis has lost.
+	if drained && head.Compare(before) >= 0 && head.Compare(s.last) <= 0 {
+		s.state = live
+		return
+	}
+	s.startRepair(repairSuspect)
+}
+
+// compare looks at a live channel in passing: seen is where it stood before
+// Redis was asked for h. It reports whether Redis is ahead, which may only be a
+// message still on its way.
+func (s *Subscription) compare(seen ID, h head) (ahead bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.state != live:
+	case !h.exists && s.last == seen:
+		s.last = h.id // expired: nothing that was not delivered
+	case h.id.Compare(s.last) > 0:
+		return true
+	case h.exists && h.id.Compare(seen) < 0:
+		s.startRepair(repairSuspect)
+	}
+	return false
+}
+
+// recheck is compare once more, a while later: whoever still has not seen head
+// has missed something.
+func (s *Subscription) recheck(head ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == live && s.last.Compare(head) < 0 {
+		s.startRepair(repairSuspect)
+	}
+}
+
+const (
+	repairPage = 200 // messages read at a time
+	// repairTries bounds how often a queued message that the stream does not
+	// have is looked for: it was published before Redis lost it.
+	repairTries = 3
+	repairPause = 50 * time.Millisecond
+	repairRetry = 500 * time.Millisecond // after an error of Redis
+)
+
+// startRepair fills the gap after the last message from the stream, once for
+// all who subscribe. s.mu is held.
+func (s *Subscription) startRepair(reason repairReason) {
+	s.state = suspect
+	if s.repairing {
+		return
+	}
+	s.repairing = true
+	s.lane.b.metrics.repairs[reason].Inc()
+	s.lane.work.Go(s.repair)
+}
+
+// repair reads the stream until the subscription is live again.
+func (s *Subscription) repair() {
+	for fruitless := 0; ; {
+		head, page, err := s.missing(s.lane.ctx)
+		if err != nil {
+			if !s.lane.pause(repairRetry) {
+				return
+			}
+			continue
+		}
+		switch s.apply(head, page, fruitless >= repairTries) {
+		case repaired:
+			return
+		case progress:
+			fruitless = 0
+		case fruitlessly:
+			if fruitless++; !s.lane.pause(repairPause) {
+				return
+			}
+		}
+	}
+}
+
+// missing reads where the channel stands, and then what comes after the last
+// message delivered: in this order, all up to the head is in the page or gone.
+func (s *Subscription) missing(ctx context.Context) (ID, []Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
+	last := s.Last()
+	head, err := s.lane.b.Head(ctx, s.name, last)
+	if err != nil {
+		return ID{}, nil, err
+	}
+	page, err := s.lane.b.Read(ctx, s.name, last, repairPage)
+	return head.Last, page, err
+}
+
+type repairResult int
+
+const (
+	repaired    repairResult = iota // live, or closed
+	progress                        // there is more to read
+	fruitlessly                     // what is queued does not follow, and the stream has nothing new
+)
+
+// apply delivers what a repair has read. giveUp: what is queued is not in the
+// stream and will not come.
+func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == closed {
+		s.repairing = false
+		return repaired
+	}
+	if len(page) == 0 && head != s.last {
+		s.reset(head)
+	}
+	for _, m := range page {
+		if m.Prev != s.last {
+			s.reset(m.Prev)
+		}
+		s.deliver(m)
+	}
+	drained := s.drain()
+	switch {
+	case s.overflow || s.again || len(page) == repairPage:
+		s.overflow, s.again = false, false
+		return progress
+	case drained:
+		s.repairing, s.state = false, live
+		return repaired
+	case len(page) > 0:
+		return progress
+	case giveUp:
+		s.queue = s.queue[1:]
+		s.reset(s.last)
+		return progress
+	}
+	return fruitlessly
+}

@@ -1,0 +1,69 @@
+package broker
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"wssgateway/broker/redistest"
+)
+
+// lose stores a message as publish does, but hands it to nobody.
+func (n *node) lose(t testing.TB, channel string) ID {
+	t.Helper()
+	lane := n.layout.laneOf(channel)
+	keys := []string{n.layout.stream(channel), n.layout.meta(channel), n.layout.epoch(lane), "nobody"}
+	reply, err := n.batch.eval(t.Context(), publishScript, keys,
+		"lost", 100, 10, 3_600_000, 7_200_000, 0, n.publishCommand(), n.lanes[lane].knownEpoch())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := parseIDReply(reply)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestSweepFindsLostLastMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startNode(t, redistest.EmbeddedClient(t, redistest.InMemory(t)), "", "a")
+		var recorders [100]*recorder
+		var lost [len(recorders)]ID
+		for i := range recorders {
+			recorders[i] = n.subscribe(t, room(i))
+			n.publish(t, room(i), "seen", keep)
+			lost[i] = n.lose(t, room(i))
+		}
+		begin := time.Now()
+		for i, r := range recorders {
+			events := r.waitFor(t, lost[i])
+			checkStory(t, events, lost[i:i+1])
+			if len(events) != 2 || resets(events) > 0 {
+				t.Errorf("%s: %d events, %d resets, want 2 messages", room(i), len(events), resets(events))
+			}
+		}
+		// A turn that had begun, a whole one, and a second look.
+		if took := time.Since(begin); took > (2*sweepTurn+2)*watchEvery {
+			t.Errorf("found after %v", took)
+		}
+	})
+}
+
+func TestExpiredChannelIsNoLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startNode(t, redistest.EmbeddedClient(t, redistest.InMemory(t)), "", "a")
+		r := n.subscribe(t, "room")
+		n.publish(t, "room", "old", keep)
+		r.waitCount(t, 1)
+		if err := n.rdb.Del(t.Context(), n.layout.stream("room"), n.layout.meta("room")).Err(); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After((sweepTurn + 2) * watchEvery)
+		id := n.publish(t, "room", "new", keep)
+		events := r.waitFor(t, id)
+		if len(events) != 2 || resets(events) > 0 {
+			t.Errorf("%d events with %d resets, want 2 messages", len(events), resets(events))
+		}
+	})
+}

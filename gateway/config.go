@@ -1,0 +1,216 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"time"
+)
+
+// Config is everything an operator can set on a gateway. It is declared here
+// once: the struct tags give the name in the YAML file (nested by struct), from
+// which the environment variable and the flag are derived, and the help text.
+// DefaultConfig gives the defaults, Validate every mistake at once.
+type Config struct {
+	NodeName    string `config:"node_name" help:"name of this node, unique among the nodes that run (default: the host name)"`
+	Listen      string `config:"listen" help:"public address: /ws, /healthz, /readyz"`
+	AdminListen string `config:"admin_listen" help:"admin address: /metrics, /healthz, /readyz and the server API"`
+	Prefix      string `config:"prefix" help:"prefix of every key and channel in Redis"`
+
+	JWTSecret string `config:"jwt_secret,secret" help:"HMAC secret that client tokens are signed with"`
+	Issuer    string `config:"issuer" help:"if set, the iss that a token must have"`
+	Audience  string `config:"audience" help:"if set, an aud that a token must have"`
+	APIKey    string `config:"api_key,secret" help:"key of the server API under /v1/; without one the API is off"`
+
+	Origins        []string `config:"origins" help:"origins that browsers may connect from besides the same host; * is any run of characters"`
+	TrustedProxies []string `config:"trusted_proxies" help:"addresses or CIDRs whose X-Forwarded-For is believed"`
+
+	AuthTimeout      time.Duration `config:"auth_timeout" help:"time a connection has for its connect frame"`
+	HandshakeTimeout time.Duration `config:"handshake_timeout" help:"time a client has to send its request headers"`
+	ResumeWindow     time.Duration `config:"resume_window" help:"time a session outlives its connection"`
+	DrainDelay       time.Duration `config:"drain_delay" help:"time after SIGTERM during which connections are still accepted"`
+	DrainTimeout     time.Duration `config:"drain_timeout" help:"time after SIGTERM at which the process exits at the latest"`
+	Pprof            bool          `config:"pprof" help:"serve /debug/pprof/ on the admin address"`
+
+	Classes map[string]Class `config:"classes" help:"settings by channel class; * stands for the classes not named"`
+	Limits  Limits           `config:"limits"`
+}
+
+// Class is the configuration of all channels of one class (the part of a
+// channel's name before the first colon).
+type Class struct {
+	History   History `config:"history"`
+	Subscribe Access  `config:"subscribe" help:"who may subscribe: none, token or any"`
+	Publish   Access  `config:"publish" help:"who may publish: none, token or any"`
+}
+
+// History says how much of a channel is kept for replay.
+type History struct {
+	Size int           `config:"size" help:"messages kept at least; 0: live only, at most once, no ids"`
+	TTL  time.Duration `config:"ttl" help:"time after the last message at which the history is gone"`
+}
+
+// Access says who may do something on the channels of a class.
+type Access string
+
+// The values of Access.
+const (
+	AccessNone  Access = "none"  // no client, backends only
+	AccessToken Access = "token" // clients whose token grants it
+	AccessAny   Access = "any"   // every connected client
+)
+
+// Limits bound what one client can cost. Every limit is per connection unless
+// it says otherwise.
+type Limits struct {
+	FrameSize         Size                    `config:"frame_size" help:"largest message a client may send"`
+	MessagesPerSecond int                     `config:"messages_per_second" help:"requests a client may send per second; twice that at once"`
+	BadFrames         int                     `config:"bad_frames" help:"bad frames in a row after which a connection is closed"`
+	Subscriptions     int                     `config:"subscriptions" help:"channels a session may be subscribed to"`
+	Outbox            Size                    `config:"outbox" help:"bytes that may wait for a slow client before it is disconnected"`
+	Clients           map[string]ClientLimits `config:"clients" help:"limits by kind of client (the token's client claim)"`
+}
+
+// ClientLimits are the limits of one kind of client.
+type ClientLimits struct {
+	Connections int           `config:"connections" help:"connections of one user over all nodes; 0: no limit"`
+	Timeout     time.Duration `config:"timeout" help:"silence after which a connection is dropped; pings go out at half of it"`
+}
+
+// Size is a number of bytes. It is written as a number or with a unit: 64KiB, 1MiB.
+type Size int64
+
+// Names with a meaning of their own.
+const (
+	classUser      = "user"      // inboxes: user:<id>
+	classBroadcast = "broadcast" // the one channel every session is subscribed to
+	// ClassDefault is the key in Config.Classes of the classes not named there.
+	// It cannot be the class of a channel.
+	ClassDefault = "*"
+	// clientDefault is the kind of client of a token that names none.
+	clientDefault = "web"
+)
+
+// DefaultConfig returns the configuration of a gateway on which nothing was set.
+func DefaultConfig() Config {
+	return Config{
+		Listen:           ":8080",
+		AdminListen:      "127.0.0.1:9090",
+		Prefix:           "gw:",
+		AuthTimeout:      5 * time.Second,
+		HandshakeTimeout: 10 * time.Second,
+		ResumeWindow:     2 * time.Minute,
+		DrainDelay:       5 * time.Second,
+		DrainTimeout:     30 * time.Second,
+		Classes: map[string]Class{
+			ClassDefault:   {History{100, 5 * time.Minute}, AccessToken, AccessToken},
+			classUser:      {History{1000, 24 * time.Hour}, AccessToken, AccessToken},
+			classBroadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone},
+		},
+		Limits: Limits{
+			FrameSize:         64 << 10,
+			MessagesPerSecond: 100,
+			BadFrames:         100,
+			Subscriptions:     128,
+			Outbox:            1 << 20,
+			Clients: map[string]ClientLimits{
+				clientDefault: {50, time.Minute},
+				"mobile":      {20, 2 * time.Minute},
+			},
+		},
+	}
+}
+
+// Validate returns every mistake in c, joined, each by the name of its setting.
+func (c *Config) Validate() error {
+	var m mistakes
+	m.positive("auth_timeout", c.AuthTimeout)
+	m.positive("handshake_timeout", c.HandshakeTimeout)
+	m.positive("resume_window", c.ResumeWindow)
+	m.check(c.DrainDelay >= 0, "drain_delay: must not be negative")
+	m.positive("drain_timeout", c.DrainTimeout)
+	m.check(c.DrainDelay < c.DrainTimeout, "drain_delay: must be shorter than drain_timeout (%s)", c.DrainTimeout)
+	m.check(c.NodeName != "" && len(c.NodeName) <= 128, "node_name: must have 1 to 128 bytes")
+	m.check(validName(c.NodeName), "node_name: must not contain white space, control characters, *, { or }")
+	m.check(validName(c.Prefix), "prefix: must not contain white space, control characters, *, { or }")
+	m.check(c.JWTSecret != "", "jwt_secret: is required")
+	for _, pattern := range c.Origins {
+		_, err := path.Match(pattern, "")
+		m.check(err == nil, "origins: %q is not a pattern", pattern)
+	}
+	for _, proxy := range c.TrustedProxies {
+		m.check(isAddress(proxy), "trusted_proxies: %q is not an address or a CIDR", proxy)
+	}
+	for name, class := range c.Classes {
+		class.validate(&m, name)
+	}
+	c.Limits.validate(&m)
+	return errors.Join(m...)
+}
+
+func (c Class) validate(m *mistakes, name string) {
+	at := "classes." + name
+	m.check(name == ClassDefault || validName(name) && len(name) <= 255, "%s: is not the class of any channel", at)
+	m.check(c.History.Size >= 0 && c.History.Size <= 1_000_000, "%s.history.size: must be 0 to 1000000", at)
+	m.check(c.History.Size == 0 || c.History.TTL >= time.Second, "%s.history.ttl: must be at least 1s", at)
+	for _, a := range []struct {
+		name  string
+		value Access
+	}{{"subscribe", c.Subscribe}, {"publish", c.Publish}} {
+		ok := a.value == AccessNone || a.value == AccessToken || a.value == AccessAny
+		m.check(ok, "%s.%s: %q is not none, token or any", at, a.name, a.value)
+	}
+}
+
+func (l *Limits) validate(m *mistakes) {
+	m.check(l.FrameSize >= 1024 && l.FrameSize <= 64<<20, "limits.frame_size: must be 1KiB to 64MiB")
+	m.check(l.MessagesPerSecond > 0, "limits.messages_per_second: must be positive")
+	m.check(l.BadFrames > 0, "limits.bad_frames: must be positive")
+	m.check(l.Subscriptions > 0, "limits.subscriptions: must be positive")
+	m.check(l.Outbox >= l.FrameSize, "limits.outbox: must not be smaller than limits.frame_size")
+	_, ok := l.Clients[clientDefault]
+	m.check(ok, "limits.clients: must have %q, the kind of clients that name none", clientDefault)
+	for name, c := range l.Clients {
+		m.check(c.Connections >= 0, "limits.clients.%s.connections: must not be negative", name)
+		m.check(c.Timeout >= 2*time.Second, "limits.clients.%s.timeout: must be at least 2s", name)
+	}
+}
+
+// class returns the configuration of the class of channel.
+func (c *Config) class(channel string) Class {
+	if class, ok := c.Classes[classOf(channel)]; ok {
+		return class
+	}
+	return c.Classes[ClassDefault]
+}
+
+// client returns the limits of a kind of client, which a token names.
+func (l *Limits) client(kind string) ClientLimits {
+	if c, ok := l.Clients[kind]; ok {
+		return c
+	}
+	return l.Clients[clientDefault]
+}
+
+// isAddress reports whether s is an IP address or a CIDR.
+func isAddress(s string) bool {
+	if _, err := netip.ParsePrefix(s); err == nil {
+		return true
+	}
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+// mistakes collects what is wrong with a configuration.
+type mistakes []error
+
+func (m *mistakes) check(ok bool, format string, args ...any) {
+	if !ok {
+		*m = append(*m, fmt.Errorf(format, args...))
+	}
+}
+
+func (m *mistakes) positive(name string, d time.Duration) {
+	m.check(d > 0, "%s: must be positive", name)
+}

@@ -1,0 +1,318 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+
+	"wssgateway/gateway/wire"
+	"wssgateway/session"
+)
+
+// conn is one WebSocket connection.
+//
+// At rest it has one goroutine, in park, whose stack has never grown. When a
+// frame comes, that goroutine reads and handles it, and what else has come, and
+// leaves waiting to a fresh one. Everything else that has to do with the
+// connection happens elsewhere: the hub writes to it, the wheel pings it.
+type conn struct {
+	// Static after accept.
+	gw    *Gateway
+	ws    *websocket.Conn
+	shard *shard
+	ip    string
+
+	socket socket
+	timer  timed
+
+	// Owned by the goroutine that reads.
+	hello     *hello // what the handshake said; nil once connected
+	limiter   limiter
+	badFrames int // in a row
+
+	deadline atomic.Int32 // tick at which the present phase must be over; 0: none
+	ended    atomic.Pointer[cause]
+	over     atomic.Int32 // of reading and teardown, how many are
+
+	grant   atomic.Pointer[grant] // nil until connected
+	session *session.Session      // set with grant
+
+	mu      sync.Mutex // guards what follows
+	members []*member  // the channels it is subscribed to
+	gone    bool       // torn down: nothing is added any more
+
+	round []byte // owned by the shard's goroutine: what this round has for the connection
+}
+
+// closeWait is how long a peer has to answer a close frame.
+const closeWait = 5 * time.Second
+
+// start begins the life of a connection that was accepted.
+func (c *conn) start() {
+	c.timer.fire = c.onTimer
+	c.socket.heard.Store(c.gw.wheel.now.Load())
+	c.setDeadline(c.gw.cfg.AuthTimeout)
+	c.gw.wheel.schedule(&c.timer, rand.Int32N(ticks(c.timeout()/2))) // pings are spread
+	if request := c.hello.connect; request != nil {
+		c.request(*request, nil)
+	}
+	c.serve()
+}
+
+// park waits for the next frame. Pongs, which come as long as nothing else does,
+// are taken in here.
+func (c *conn) park() {
+	for {
+		if err := c.socket.wait(); err != nil {
+			c.finish(err)
+			return
+		}
+		if c.socket.next() {
+			c.serve()
+			return
+		}
+	}
+}
+
+// serve reads and handles what has come, then rests.
+func (c *conn) serve() {
+	for c.socket.next() {
+		if err := c.readMessage(); err != nil {
+			c.finish(err)
+			return
+		}
+	}
+	go c.park()
+}
+
+// messageBufs are for messages while they are read and handled.
+var messageBufs = sync.Pool{New: func() any { b := make([]byte, 4096); return &b }}
+
+func (c *conn) readMessage() error {
+	kind, r, err := c.ws.Reader(context.Background())
+	if err != nil {
+		return err
+	}
+	buf := messageBufs.Get().(*[]byte)
+	defer messageBufs.Put(buf)
+	message, err := readAll(r, buf)
+	if err != nil {
+		return err
+	}
+	c.gw.metrics.bytesIn.Add(float64(len(message)))
+	if c.ended.Load() != nil {
+		return nil // the close frame is on its way; the peer may not have seen it
+	}
+	if kind == websocket.MessageText && !utf8.Valid(message) {
+		c.fail(causeInvalidText)
+		return nil
+	}
+	c.handle(kind == websocket.MessageBinary, message)
+	return nil
+}
+
+// readAll reads r to its end into buf, which grows as it must.
+func readAll(r io.Reader, buf *[]byte) ([]byte, error) {
+	b := (*buf)[:0]
+	for {
+		if len(b) == cap(b) {
+			b = slices.Grow(b, len(b))
+			*buf = b
+		}
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			return b, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// fail ends the connection for a reason of the server's. The first cause
+// counts. It does not wait and may be called from anywhere.
+func (c *conn) fail(why cause) {
+	if !c.ended.CompareAndSwap(nil, &why) {
+		return
+	}
+	if e, ok := endings[why]; ok {
+		c.socket.shut(wire.Close(e.code, e.reason), why == causeSlow || why == causeDrain)
+		c.setDeadline(closeWait)
+		c.rearm()
+	} else {
+		c.socket.cut()
+	}
+	go c.teardown(why)
+}
+
+// finish is the end of reading: the connection is over.
+func (c *conn) finish(err error) {
+	why := causeOfRead(err)
+	if c.ended.CompareAndSwap(nil, &why) {
+		if e, ok := endings[why]; ok {
+			c.socket.shut(wire.Close(e.code, e.reason), false)
+		}
+		c.teardown(why)
+	}
+	_ = c.ws.CloseNow() // closes the socket, once that has sent what is in its outbox
+	c.part()
+	if c.socket.idle() {
+		c.gw.wheel.cancel(&c.timer)
+		return
+	}
+	c.setDeadline(closeWait)
+	c.rearm()
+}
+
+// part ends reading or teardown. The node knows the connection until both are
+// over, so that nothing is left to be done when it has none.
+func (c *conn) part() {
+	if c.over.Add(1) == 2 {
+		c.gw.conns.remove(c)
+	}
+}
+
+// causeOfRead says why a connection could not be read any more.
+func causeOfRead(err error) cause {
+	switch status := websocket.CloseStatus(err); status {
+	case -1:
+	case websocket.StatusNormalClosure:
+		return causeClient
+	case websocket.StatusGoingAway:
+		return causeAway
+	default:
+		return causeLost
+	}
+	if errors.Is(err, websocket.ErrMessageTooBig) {
+		return causeTooBig
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return causeLost
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return causeLost
+	}
+	if _, ok := errors.AsType[*os.SyscallError](err); ok {
+		return causeLost
+	}
+	return causeProtocol
+}
+
+// causeOfWrite says why a connection could not be written any more.
+func causeOfWrite(err error) cause {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return causeSlow
+	}
+	return causeLost
+}
+
+// teardown takes the connection out of everything that knows it.
+func (c *conn) teardown(why cause) {
+	c.mu.Lock()
+	c.gone = true
+	members := c.members
+	c.members = nil
+	grant := c.grant.Load()
+	c.mu.Unlock()
+	for _, m := range members {
+		c.gw.hub.leave(m, nil)
+	}
+	if grant != nil {
+		c.leaveSession(why)
+	}
+	c.gw.metrics.ended[why].Inc()
+	defer c.part()
+	if c.gw.log.Enabled(context.Background(), slog.LevelDebug) {
+		attrs := []any{"cause", string(why), "ip", c.ip}
+		if grant != nil {
+			attrs = append(attrs, "user", grant.user, "session", c.session.ID)
+		}
+		c.gw.log.Debug("connection ended", attrs...)
+	}
+}
+
+// leaveSession says what becomes of the session that the connection held.
+func (c *conn) leaveSession(why cause) {
+	const reloadWindow = 10 * time.Second // a page that reloads is soon back
+	switch why {
+	case causeMoved:
+		// It is another connection's now.
+	case causeClient:
+		c.session.End()
+	case causeAway:
+		c.session.Leave(min(reloadWindow, c.gw.cfg.ResumeWindow))
+	default:
+		c.session.Leave(c.gw.cfg.ResumeWindow)
+	}
+}
+
+// SessionLost is told by the registry that another connection has the session.
+func (c *conn) SessionLost() { c.fail(causeMoved) }
+
+// timeout returns after how much silence the connection is dropped.
+func (c *conn) timeout() time.Duration {
+	kind := clientDefault
+	if g := c.grant.Load(); g != nil {
+		kind = g.client
+	}
+	return c.gw.cfg.Limits.client(kind).Timeout
+}
+
+func (c *conn) setDeadline(d time.Duration) {
+	c.deadline.Store(c.gw.wheel.now.Load() + ticks(d))
+}
+
+// rearm sets the timer to the next thing that can be due: a deadline, the
+// token's end, a ping. Pings go out at half the timeout.
+func (c *conn) rearm() {
+	next := ticks(c.timeout() / 2)
+	now := c.gw.wheel.now.Load()
+	if d := c.deadline.Load(); d != 0 {
+		next = min(next, d-now)
+	}
+	if g := c.grant.Load(); g != nil && !g.expires.IsZero() {
+		if left := time.Until(g.expires.Add(tokenLeeway)); left < c.timeout() {
+			next = min(next, ticks(left))
+		}
+	}
+	c.gw.wheel.schedule(&c.timer, next)
+}
+
+var pingFrame = wire.AppendHeader(nil, wire.OpPing, 0)
+
+// onTimer does what is due. The wheel calls it.
+func (c *conn) onTimer() {
+	now := c.gw.wheel.now.Load()
+	g := c.grant.Load()
+	switch d := c.deadline.Load(); {
+	case c.ended.Load() != nil:
+		if now >= d {
+			c.socket.cut() // the peer has had its time to answer the close frame
+			return
+		}
+	case d != 0 && now >= d:
+		c.fail(causeNoConnect)
+		return
+	case g != nil && !g.expires.IsZero() && time.Now().After(g.expires.Add(tokenLeeway)):
+		c.fail(causeExpired)
+		return
+	case now-c.socket.heard.Load() >= ticks(c.timeout()):
+		c.fail(causeSilent)
+		return
+	default:
+		c.socket.send(pingFrame)
+	}
+	c.rearm()
+}

@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+
+	"wssgateway/gateway/wire"
+	"wssgateway/session"
+)
+
+// hello is what the handshake said of the client.
+type hello struct {
+	grant   *grant        // nil without a token
+	connect *wire.Request // the connect request, if it was in the query string
+}
+
+// connect makes a session of the connection. A refused token, too many
+// connections and an unreachable Redis end it.
+func (c *conn) connect(r wire.Request) error {
+	if c.grant.Load() != nil {
+		return mistake(wire.BadRequest, "connected already")
+	}
+	asked, err := c.asked(r)
+	if err != nil {
+		return err
+	}
+	g, err := c.authenticate(r.Token)
+	if err != nil {
+		c.sendError(&wire.Error{Ref: r.Ref, Code: wire.Unauthorized, Message: err.Error()}, 0)
+		c.fail(causeBadToken)
+		return nil
+	}
+	ctx, cancel := c.gw.requestContext()
+	defer cancel()
+	claimed, err := c.gw.sessions.Claim(ctx, session.Claim{
+		User: g.user, Wanted: r.Session, Device: r.Device, Client: g.client, IP: c.ip,
+		Limit: c.gw.cfg.Limits.client(g.client).Connections, Holder: c,
+	})
+	if err != nil {
+		c.refuseClaim(r.Ref, err)
+		return nil
+	}
+	if !c.own(claimed.Session, g) {
+		return nil
+	}
+	c.welcome(ctx, r, claimed, asked)
+	if claimed.Previous != nil {
+		c.gw.control.evict(*claimed.Previous)
+	}
+	return nil
+}
+
+// asked returns the channels that a connect request names, with positions.
+func (c *conn) asked(r wire.Request) (map[string]position, error) {
+	asked := make(map[string]position, len(r.Channels))
+	for name, since := range r.Channels {
+		if err := checkChannel(name); err != nil {
+			return nil, err
+		}
+		p, ok := parsePosition(since)
+		if !ok {
+			return nil, mistake(wire.BadRequest, "channels: not a position: "+since)
+		}
+		asked[name] = p
+	}
+	return asked, nil
+}
+
+// authenticate returns what the client's token grants, be it from the handshake
+// or from the connect request.
+func (c *conn) authenticate(token string) (*grant, error) {
+	if token == "" {
+		if c.hello.grant == nil {
+			return nil, errors.New("token is missing")
+		}
+		return c.hello.grant, nil
+	}
+	g, err := c.gw.verifier.verify(token)
+	if err != nil {
+		return nil, err
+	}
+	if c.hello.grant != nil && c.hello.grant.user != g.user {
+		return nil, errors.New("token is another user's than the handshake's")
+	}
+	return g, nil
+}
+
+func (c *conn) refuseClaim(ref wire.Ref, err error) {
+	if errors.Is(err, session.ErrLimit) {
+		c.sendError(&wire.Error{Ref: ref, Code: wire.LimitExceeded, Message: "too many connections"}, 0)
+		c.fail(causeConnections)
+		return
+	}
+	c.gw.log.Debug("session not claimed", "error", err)
+	c.sendError(&wire.Error{Ref: ref, Code: wire.Unavailable, Message: "cannot connect now, try again"}, 0)
+	c.fail(causeUnavailable)
+}
+
+// own takes a claimed session. It reports false if the connection has gone
+// meanwhile; then the session is left.
+func (c *conn) own(s *session.Session, g *grant) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		s.Leave(c.gw.cfg.ResumeWindow)
+		return false
+	}
+	c.session = s
+	c.grant.Store(g)
+	c.hello = nil
+	c.deadline.Store(0)
+	return true
+}
+
+// outcome is what became of a channel of a connect request.
+type outcome struct {
+	name  string
+	entry entry
+	code  wire.Code // "" if it was entered
+}
+
+// welcome enters all channels of the session, tells where each stands, and then
+// begins them: nothing is delivered before the reply.
+func (c *conn) welcome(ctx context.Context, r wire.Request, claimed session.Claimed, asked map[string]position) {
+	outcomes := c.enterAll(ctx, asked)
+	o := wire.NewObject("connected", r.Ref).
+		Str("session", claimed.Session.ID).
+		Str("user", claimed.Session.User).
+		Str("node", c.gw.cfg.NodeName).
+		Bool("resumed", claimed.Resumed).
+		Int("ping", int64(c.timeout().Seconds()/2))
+	o.Object("channels", func(o *wire.Object) {
+		for _, out := range outcomes {
+			o.Object(out.name, func(o *wire.Object) {
+				if out.code != "" {
+					o.Str("error", string(out.code))
+					return
+				}
+				out.entry.recovery.describe(o, out.entry.member.channel)
+			})
+		}
+	})
+	c.send(o)
+	for _, out := range outcomes {
+		if out.code == "" {
+			c.begin(out.entry)
+		}
+	}
+	c.recordChannels()
+	c.rearm()
+}
+
+// enterAll enters what was asked for, and what every session and this token
+// subscribe to. Channels new to the node are waited for side by side.
+func (c *conn) enterAll(ctx context.Context, asked map[string]position) []outcome {
+	g := c.grant.Load()
+	own := []string{inboxOf(g.user), classBroadcast}
+	for _, name := range slices.Concat(own, g.join) {
+		if _, ok := asked[name]; !ok {
+			asked[name] = position{}
+		}
+	}
+	names := slices.Sorted(maps.Keys(asked))
+	outcomes := make([]outcome, len(names))
+	free := c.gw.cfg.Limits.Subscriptions
+	var wg sync.WaitGroup
+	for i, name := range names {
+		out := &outcomes[i]
+		out.name = name
+		if !slices.Contains(own, name) {
+			free--
+		}
+		switch {
+		case !g.maySubscribe(&c.gw.cfg, name):
+			out.code = wire.Forbidden
+		case free < 0 && !slices.Contains(own, name):
+			out.code = wire.LimitExceeded
+		default:
+			wg.Go(func() { out.enter(ctx, c, asked[name]) })
+		}
+	}
+	wg.Wait()
+	return outcomes
+}
+
+func (out *outcome) enter(ctx context.Context, c *conn, p position) {
+	var err error
+	if out.entry, err = c.enter(ctx, out.name, p); err != nil {
+		out.code = wire.Unavailable
+	}
+}

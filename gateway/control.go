@@ -1,0 +1,80 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"wssgateway/broker"
+	"wssgateway/session"
+)
+
+// control is how nodes tell each other what to do with a connection: each life
+// of a node has a channel of its own, with the guarantees of any channel. No
+// client can name it: it begins with a star.
+type control struct {
+	broker   *broker.Broker
+	sessions *session.Registry
+	log      *slog.Logger
+}
+
+// controlRetention is for orders that a link which was away still has to get.
+var controlRetention = broker.Retention{Size: 1000, TTL: time.Minute}
+
+func controlChannel(node session.NodeID) string { return "*node:" + string(node) }
+
+// order is what one node tells another.
+type order struct {
+	Op         string `json:"op"`
+	Session    string `json:"session"`
+	Generation uint64 `json:"generation"`
+}
+
+const opEvict = "evict" // the session has moved: close its connection
+
+// evict has the connection closed that held a session. Should the order get
+// lost, that node finds out at its next write to the registry.
+func (ctl *control) evict(o session.Owner) {
+	body, err := json.Marshal(order{opEvict, o.Session, o.Generation})
+	if err != nil {
+		ctl.log.Error("order not encoded", "error", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	_, err = ctl.broker.Publish(ctx, broker.Publication{
+		Channel: controlChannel(o.Node), Payload: body, Retention: controlRetention,
+	})
+	if err != nil {
+		ctl.log.Warn("old connection of a session not told", "session", o.Session, "error", err)
+	}
+}
+
+// run obeys the orders for this node until ctx is done.
+func (ctl *control) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		sub, err := ctl.broker.Subscribe(ctx, controlChannel(ctl.sessions.Node()), true, ctl)
+		if err != nil {
+			continue // only with ctx
+		}
+		<-ctx.Done()
+		sub.Close()
+	}
+}
+
+// Deliver implements broker.Sink.
+func (ctl *control) Deliver(m broker.Message) {
+	var o order
+	if err := json.Unmarshal([]byte(m.Payload), &o); err != nil || m.Foreign {
+		ctl.log.Warn("order not understood", "error", err)
+		return
+	}
+	if o.Op == opEvict { // a later version may know others
+		ctl.sessions.Evict(o.Session, o.Generation)
+	}
+}
+
+// Reset implements broker.Sink. The sessions of orders that are lost are found
+// out by the registry.
+func (ctl *control) Reset(broker.ID) {}

@@ -1,0 +1,157 @@
+// Package gateway is the edge: it accepts WebSocket connections and speaks the
+// protocol gateway.v1 with them, fans messages out to them, and serves the HTTP
+// endpoints. What goes between nodes it leaves to the packages broker and
+// session.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"wssgateway/broker"
+	"wssgateway/session"
+)
+
+// Deps are the parts that a Gateway works with. All but Console are required.
+type Deps struct {
+	Broker   *broker.Broker
+	Sessions *session.Registry
+	Logger   *slog.Logger
+	Registry *prometheus.Registry // served at /metrics
+	Console  http.Handler         // served at / if not nil
+}
+
+// Gateway is one node.
+type Gateway struct {
+	// Static after New.
+	cfg      Config
+	broker   *broker.Broker
+	sessions *session.Registry
+	log      *slog.Logger
+	metrics  *metrics
+	verifier *verifier
+	hub      *hub
+	conns    *conns
+	wheel    *wheel
+	control  *control
+	public   http.Handler
+	admin    http.Handler
+
+	phase atomic.Int32       // a phase
+	life  context.Context    // ends when nothing is waited for any more
+	end   context.CancelFunc // ends life
+}
+
+// New returns a gateway that does nothing until Serve.
+func New(cfg Config, deps Deps) (*Gateway, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	conns := newConns()
+	m := newMetrics(deps.Registry, conns.count)
+	g := &Gateway{
+		cfg:      cfg,
+		broker:   deps.Broker,
+		sessions: deps.Sessions,
+		log:      deps.Logger,
+		metrics:  m,
+		verifier: newVerifier(&cfg),
+		hub:      newHub(deps.Broker, m, deps.Logger),
+		conns:    conns,
+		wheel:    new(wheel),
+		control:  &control{deps.Broker, deps.Sessions, deps.Logger},
+	}
+	g.life, g.end = context.WithCancel(context.Background())
+	var err error
+	if g.public, err = g.publicHandler(deps.Console); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if g.admin, err = g.adminHandler(deps.Registry); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	return g, nil
+}
+
+// requestContext bounds what one request waits for Redis.
+func (g *Gateway) requestContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(g.life, requestTimeout)
+}
+
+// Stats returns what the node says of itself in the registry.
+func (g *Gateway) Stats() session.Stats {
+	return session.Stats{
+		Connections: g.conns.count(),
+		Channels:    g.hub.count(),
+		Draining:    g.draining(),
+	}
+}
+
+// Serve serves until ctx is done, then drains, which takes the drain timeout at
+// the most, and returns nil. It closes the listeners. Should one of them fail,
+// Serve drains too and returns the error.
+func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
+	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stopInner()
+	wg.Go(func() { g.wheel.run(inner) })
+	wg.Go(func() { g.hub.run(inner) })
+	wg.Go(func() { g.control.run(inner) })
+
+	failed := make(chan error, 2) // one per server
+	servers := []*http.Server{g.server(g.public), g.server(g.admin)}
+	for i, ln := range []net.Listener{public, admin} {
+		wg.Go(func() {
+			if err := servers[i].Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("gateway: serve %s: %w", ln.Addr(), err)
+			}
+		})
+	}
+	g.log.Info("serving", "public", public.Addr().String(), "admin", admin.Addr().String())
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	g.drain()
+	for _, s := range servers {
+		err = errors.Join(err, closeServer(s))
+	}
+	return err
+}
+
+// server returns an HTTP server with bounds on what a client can hold up.
+func (g *Gateway) server(h http.Handler) *http.Server {
+	const (
+		maxHeader   = 32 << 10 // a token may come in the query string, and again in a header
+		idleTimeout = time.Minute
+	)
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: g.cfg.HandshakeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// closeServer lets requests that are under way end. WebSockets are not among
+// them: they are gone.
+func closeServer(s *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("gateway: shutdown: %w", err), s.Close())
+	}
+	return nil
+}

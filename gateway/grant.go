@@ -1,0 +1,76 @@
+package gateway
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// grant is what a token allows its bearer. It does not change.
+type grant struct {
+	user      string
+	client    string    // kind of client, which picks limits
+	expires   time.Time // zero: never
+	join      []string
+	subscribe []string // patterns
+	publish   []string // patterns
+}
+
+// maySubscribe reports whether the bearer may subscribe to channel. The own
+// inbox and the broadcast are everybody's; another's inbox is nobody's.
+func (g *grant) maySubscribe(cfg *Config, channel string) bool {
+	if class := classOf(channel); class == classUser || channel == classBroadcast {
+		return channel == inboxOf(g.user) || channel == classBroadcast
+	}
+	switch cfg.class(channel).Subscribe {
+	case AccessAny:
+		return true
+	case AccessToken:
+		return slices.Contains(g.join, channel) || matchAny(g.subscribe, channel)
+	}
+	return false
+}
+
+// mayPublish reports whether the bearer may publish to channel. Only backends
+// publish to the broadcast.
+func (g *grant) mayPublish(cfg *Config, channel string) bool {
+	if channel == classBroadcast {
+		return false
+	}
+	switch cfg.class(channel).Publish {
+	case AccessAny:
+		return true
+	case AccessToken:
+		return matchAny(g.publish, channel)
+	}
+	return false
+}
+
+func matchAny(patterns []string, s string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, s) })
+}
+
+// match reports whether pattern matches all of s; * is any run of characters,
+// also none. It takes the leftmost place for each part between stars, so it is
+// done after one pass.
+func match(pattern, s string) bool {
+	first, rest, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == s
+	}
+	s, ok := strings.CutPrefix(s, first)
+	if !ok {
+		return false
+	}
+	for {
+		part, more, star := strings.Cut(rest, "*")
+		if !star {
+			return strings.HasSuffix(s, part)
+		}
+		i := strings.Index(s, part)
+		if i < 0 {
+			return false
+		}
+		s, rest = s[i+len(part):], more
+	}
+}

@@ -1,0 +1,125 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"wssgateway/gateway/wire"
+)
+
+// quietGin stops gin from printing its routes. The mode is global to gin.
+var quietGin = sync.OnceFunc(func() { gin.SetMode(gin.ReleaseMode) })
+
+// engine returns a router with what both listeners have.
+func (g *Gateway) engine() (*gin.Engine, error) {
+	quietGin()
+	e := gin.New()
+	e.UseRawPath = true // a user's name may have a slash
+	if err := e.SetTrustedProxies(g.cfg.TrustedProxies); err != nil {
+		return nil, err
+	}
+	e.Use(g.count, gin.CustomRecoveryWithWriter(nil, g.recovered))
+	e.GET("/healthz", func(gc *gin.Context) { gc.String(http.StatusOK, "ok\n") })
+	e.GET("/readyz", g.readyz)
+	e.NoRoute(func(gc *gin.Context) { problem(gc, http.StatusNotFound, wire.NotFound, "no such endpoint") })
+	return e, nil
+}
+
+func (g *Gateway) publicHandler(console http.Handler) (http.Handler, error) {
+	e, err := g.engine()
+	if err != nil {
+		return nil, err
+	}
+	e.GET("/ws", g.countHandshake, g.accept)
+	if console != nil {
+		e.NoRoute(gin.WrapH(console))
+	}
+	return e, nil
+}
+
+func (g *Gateway) adminHandler(reg *prometheus.Registry) (http.Handler, error) {
+	e, err := g.engine()
+	if err != nil {
+		return nil, err
+	}
+	e.GET("/metrics", gin.WrapH(promhttp.HandlerFor(reg, promhttp.HandlerOpts{})))
+	if g.cfg.Pprof {
+		e.GET("/debug/pprof/*name", servePprof)
+	}
+	if g.cfg.APIKey != "" {
+		g.routeAPI(e.Group("/v1", g.authorize))
+	}
+	return e, nil
+}
+
+// readyPatience is how long Redis may be away before the node is not ready: a
+// failover should not empty every node at once.
+const readyPatience = 5 * time.Second
+
+var errDraining = errors.New("draining")
+
+// Ready returns nil if the node should get new connections: it is not draining,
+// and Redis answers and delivers.
+func (g *Gateway) Ready() error {
+	if g.draining() {
+		return errDraining
+	}
+	return g.broker.Ready(readyPatience)
+}
+
+func (g *Gateway) readyz(gc *gin.Context) {
+	if err := g.Ready(); err != nil {
+		gc.String(http.StatusServiceUnavailable, "not ready: %v\n", err)
+		return
+	}
+	gc.String(http.StatusOK, "ready\n")
+}
+
+// count counts every request by its route, never by what a client may choose.
+func (g *Gateway) count(gc *gin.Context) {
+	gc.Next()
+	endpoint := gc.FullPath()
+	if endpoint == "" {
+		endpoint = "other"
+	}
+	g.metrics.http.WithLabelValues(knownMethod(gc.Request.Method), endpoint, strconv.Itoa(gc.Writer.Status())).Inc()
+}
+
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "other"
+}
+
+func (g *Gateway) countHandshake(gc *gin.Context) {
+	gc.Next()
+	g.metrics.handshakes.WithLabelValues(strconv.Itoa(gc.Writer.Status())).Inc()
+}
+
+// recovered answers for a handler that panicked.
+func (g *Gateway) recovered(gc *gin.Context, cause any) {
+	g.log.Error("handler panicked", "endpoint", gc.FullPath(), "panic", cause)
+	problem(gc, http.StatusInternalServerError, wire.Internal, "internal error")
+}
+
+func servePprof(gc *gin.Context) {
+	handlers := map[string]http.HandlerFunc{
+		"/cmdline": pprof.Cmdline, "/profile": pprof.Profile,
+		"/symbol": pprof.Symbol, "/trace": pprof.Trace,
+	}
+	h, ok := handlers[gc.Param("name")]
+	if !ok {
+		h = pprof.Index
+	}
+	h(gc.Writer, gc.Request)
+}

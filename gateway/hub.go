@@ -1,0 +1,263 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"wssgateway/broker"
+	"wssgateway/gateway/wire"
+)
+
+// hub knows which connections of this node are subscribed to which channels. It
+// is cut into shards, as many as there are processors; each connection belongs
+// to one. A channel is subscribed to in Redis while anybody here is.
+//
+// Lock order: hub.mu, then the broker's locks, then channel.mu, then shard.mu,
+// then socket.mu.
+type hub struct {
+	broker  *broker.Broker
+	metrics *metrics
+	log     *slog.Logger
+	shards  []*shard
+	next    atomic.Uint32 // the shard of the next connection
+
+	mu       sync.Mutex // guards what follows
+	channels map[string]*channel
+}
+
+func newHub(b *broker.Broker, m *metrics, log *slog.Logger) *hub {
+	h := &hub{broker: b, metrics: m, log: log, channels: make(map[string]*channel)}
+	for range runtime.GOMAXPROCS(0) {
+		h.shards = append(h.shards, newShard(h))
+	}
+	return h
+}
+
+// run runs the shards until ctx is done.
+func (h *hub) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, s := range h.shards {
+		wg.Go(func() { s.run(ctx) })
+	}
+	wg.Wait()
+}
+
+// shardFor returns the shard that a new connection belongs to.
+func (h *hub) shardFor() *shard {
+	return h.shards[h.next.Add(1)%uint32(len(h.shards))]
+}
+
+// channel is a channel that connections of this node are subscribed to. It is
+// the broker's sink.
+type channel struct {
+	name    string
+	history bool
+	hub     *hub
+
+	refs  int           // members, and those about to be; guarded by hub.mu
+	ready chan struct{} // closed when the subscription stands, or has failed
+	sub   *broker.Subscription
+	err   error // set before ready is closed
+
+	mu     sync.Mutex // guards what follows; orders what the shards are handed
+	last   broker.ID  // of the last message
+	shards []*shard   // that have had members
+}
+
+// member is a connection's subscription to a channel.
+type member struct {
+	conn    *conn
+	channel *channel
+
+	left atomic.Bool // a replay need not go on
+
+	// Owned by the shard's goroutine once attached.
+	after    broker.ID // what is delivered comes after it
+	held     bool      // a replay is under way: keep what arrives
+	kept     []item
+	bytes    int
+	overflow bool      // too much was kept: what came after from, up to after, was given up
+	from     broker.ID // what is kept follows on it
+}
+
+// join returns a channel, subscribed to in Redis. Each join needs a drop, or the
+// leave of a member. It waits for Redis no longer than ctx.
+func (h *hub) join(ctx context.Context, name string, history bool) (*channel, error) {
+	h.mu.Lock()
+	ch := h.channels[name]
+	if ch == nil {
+		ch = &channel{name: name, history: history, hub: h, ready: make(chan struct{})}
+		h.channels[name] = ch
+		h.metrics.channels.Inc()
+		go h.subscribe(ch)
+	}
+	ch.refs++
+	h.mu.Unlock()
+
+	select {
+	case <-ch.ready:
+	case <-ctx.Done():
+		h.drop(ch)
+		return nil, ctx.Err()
+	}
+	if ch.err != nil {
+		h.drop(ch)
+		return nil, ch.err
+	}
+	return ch, nil
+}
+
+// subscribe subscribes to a channel on behalf of all who wait for it.
+func (h *hub) subscribe(ch *channel) {
+	defer close(ch.ready)
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	sub, err := h.broker.Subscribe(ctx, ch.name, ch.history, ch)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil {
+		ch.err = err
+		h.forget(ch) // the next who joins tries again
+		return
+	}
+	ch.sub = sub
+	ch.mu.Lock()
+	if last := sub.Last(); last.Compare(ch.last) > 0 {
+		ch.last = last
+	}
+	ch.mu.Unlock()
+	if ch.refs == 0 {
+		h.forget(ch)
+	}
+}
+
+// drop takes one reference back.
+func (h *hub) drop(ch *channel) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ch.refs--; ch.refs == 0 {
+		h.forget(ch)
+	}
+}
+
+// forget closes a channel that nobody needs. h.mu is held. A subscription that
+// does not stand yet is closed when it does.
+func (h *hub) forget(ch *channel) {
+	if ch.sub != nil {
+		ch.sub.Close()
+		ch.sub = nil
+	} else if ch.err == nil {
+		return
+	}
+	if h.channels[ch.name] == ch {
+		delete(h.channels, ch.name)
+		h.metrics.channels.Dec()
+	}
+}
+
+// count returns how many channels the node is subscribed to.
+func (h *hub) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.channels)
+}
+
+// hold makes a connection a member of a channel that it has joined, but keeps
+// what arrives until release. It returns where the channel stands: what is kept
+// comes after it. old, if any, is the membership that this one replaces; it has
+// delivered all up to there when hold returns.
+func (h *hub) hold(c *conn, ch *channel, old *member) (*member, broker.ID) {
+	m := &member{conn: c, channel: ch, held: true}
+	at := ch.attach(m, old)
+	if old != nil {
+		old.left.Store(true)
+		done := make(chan struct{})
+		c.shard.enqueue(item{kind: itemBarrier, done: done})
+		<-done
+	}
+	return m, at
+}
+
+// attach puts a member, in the place of old, between the messages that the
+// shard has been handed and those to come.
+func (ch *channel) attach(m, old *member) broker.ID {
+	s := m.conn.shard
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if !slices.Contains(ch.shards, s) {
+		ch.shards = append(ch.shards, s)
+	}
+	m.after, m.from = ch.last, ch.last
+	if old != nil {
+		s.enqueue(item{kind: itemLeave, channel: ch, member: old})
+	}
+	s.enqueue(item{kind: itemJoin, channel: ch, member: m})
+	return ch.last
+}
+
+// release has a member get what was kept after a position, and what comes.
+func (h *hub) release(m *member, after broker.ID) {
+	m.conn.shard.enqueue(item{kind: itemRelease, channel: m.channel, member: m, id: after})
+}
+
+// leave ends a membership. last, if any, is the frame after which the
+// connection gets nothing of the channel.
+func (h *hub) leave(m *member, last []byte) {
+	h.detach(m, last)
+	h.drop(m.channel)
+}
+
+// detach is leave for a member whose reference to the channel is another's.
+func (h *hub) detach(m *member, last []byte) {
+	m.left.Store(true)
+	m.conn.shard.enqueue(item{kind: itemLeave, channel: m.channel, member: m, frame: last})
+}
+
+// Deliver implements broker.Sink.
+func (ch *channel) Deliver(m broker.Message) {
+	payload := m.Payload
+	if m.Foreign {
+		var err error
+		if payload, err = foreignPayload(m.Payload); err != nil {
+			ch.hub.refuse(ch.name, err)
+			return
+		}
+	}
+	frame, err := messageFrame(ch.name, m.ID, payload)
+	if err != nil {
+		ch.hub.refuse(ch.name, err)
+	}
+	ch.enqueue(item{kind: itemFrame, channel: ch, id: m.ID, frame: frame, at: m.At})
+}
+
+// refuse tells of a message that cannot be delivered to anybody.
+func (h *hub) refuse(channel string, err error) {
+	h.metrics.malformed.Inc()
+	h.log.Warn("message dropped", "channel", channel, "error", err)
+}
+
+// Reset implements broker.Sink.
+func (ch *channel) Reset(last broker.ID) {
+	ch.enqueue(item{kind: itemReset, channel: ch, id: last, frame: resetFrame(ch.name, last)})
+}
+
+func resetFrame(channel string, last broker.ID) []byte {
+	return wire.NewObject("reset", "").Str("channel", channel).Str("last", last.String()).Frame()
+}
+
+// enqueue hands an item to every shard that has had members, in one step with
+// taking in its id: whoever looks at last finds all up to it in the queues.
+func (ch *channel) enqueue(it item) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if !it.id.IsZero() || it.kind == itemReset {
+		ch.last = it.id
+	}
+	for _, s := range ch.shards {
+		s.enqueue(it)
+	}
+}

@@ -1,0 +1,31 @@
+package gateway
+
+import "time"
+
+// limiter lets through rate requests per second, and twice that at once (a token
+// bucket). It is owned by the goroutine that reads. Its zero value is full.
+type limiter struct {
+	used    float64   // of the bucket
+	at      time.Time // when used was right
+	refused int       // in a row
+}
+
+// maxRefused is how many requests in a row are refused before the client has
+// not listened.
+const maxRefused = 100
+
+// allow takes one request in. If it is refused, retry says when one will be let
+// through.
+func (l *limiter) allow(now time.Time, rate int) (retry time.Duration, ok bool) {
+	perSecond := float64(rate)
+	burst := 2 * perSecond
+	l.used = max(0, l.used-now.Sub(l.at).Seconds()*perSecond)
+	l.at = now
+	if l.used+1 > burst {
+		l.refused++
+		return time.Duration((l.used + 1 - burst) / perSecond * float64(time.Second)), false
+	}
+	l.used++
+	l.refused = 0
+	return 0, true
+}

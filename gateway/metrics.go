@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"wssgateway/gateway/wire"
+)
+
+// metrics are the gateway's own. What lies in a hot path is resolved here, once.
+type metrics struct {
+	channels   prometheus.Gauge
+	requests   prometheus.Counter
+	errors     map[wire.Code]prometheus.Counter
+	bytesIn    prometheus.Counter
+	bytesOut   prometheus.Counter
+	messages   prometheus.Counter
+	deliveries prometheus.Counter
+	latency    prometheus.Histogram
+	malformed  prometheus.Counter
+	ended      map[cause]prometheus.Counter
+	replayed   prometheus.Counter
+	replayGaps prometheus.Counter
+	recovered  prometheus.Counter
+	lost       prometheus.Counter
+	handshakes *prometheus.CounterVec
+	http       *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
+	f := factory{reg}
+	connectionsGauge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gateway_connections", Help: "WebSocket connections of this node.",
+	}, func() float64 { return float64(connections()) })
+	m := &metrics{
+		channels: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gateway_channels", Help: "Channels that connections of this node are subscribed to.",
+		}),
+		requests:   f.counter("gateway_requests_total", "Requests from clients."),
+		bytesIn:    f.counter("gateway_received_bytes_total", "Payload bytes of the messages from clients."),
+		bytesOut:   f.counter("gateway_sent_bytes_total", "Bytes of the frames to clients."),
+		messages:   f.counter("gateway_messages_total", "Messages of channels that reached this node and had receivers here."),
+		deliveries: f.counter("gateway_deliveries_total", "Messages handed to connections, replays apart."),
+		malformed:  f.counter("gateway_messages_malformed_total", "Messages in Redis that could not be read, and were dropped."),
+		replayed:   f.counter("gateway_replayed_total", "Messages sent in replays."),
+		replayGaps: f.counter("gateway_replay_gaps_total", "Replays in which messages were gone, and a reset was sent."),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "gateway_delivery_seconds",
+			Help:    "Time from Redis storing a message to the last write to a socket, per message and shard.",
+			Buckets: []float64{.0005, .001, .002, .003, .005, .0075, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+		handshakes: f.vec("gateway_handshakes_total", "WebSocket handshakes, by HTTP status.", "status"),
+		http:       f.vec("http_requests_total", "HTTP requests, handshakes among them.", "method", "endpoint", "status"),
+	}
+	recoveries := f.vec("gateway_recoveries_total", "Positions that clients came back with: recovered, or part of what they missed is gone.", "result")
+	m.recovered, m.lost = recoveries.WithLabelValues("recovered"), recoveries.WithLabelValues("lost")
+	m.ended = byLabel(f.vec("gateway_disconnects_total", "Connections that ended, by cause.", "cause"), causes()...)
+	m.errors = byLabel(f.vec("gateway_request_errors_total", "Requests answered with an error, by code.", "code"),
+		wire.BadRequest, wire.Unauthorized, wire.Forbidden, wire.NotFound, wire.TooLarge, wire.RateLimited,
+		wire.LimitExceeded, wire.Timeout, wire.Unavailable, wire.Internal)
+	reg.MustRegister(connectionsGauge, m.channels, m.latency)
+	return m
+}
+
+// factory makes metrics that are registered.
+type factory struct{ reg prometheus.Registerer }
+
+func (f factory) counter(name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	f.reg.MustRegister(c)
+	return c
+}
+
+func (f factory) vec(name, help string, labels ...string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	f.reg.MustRegister(v)
+	return v
+}
+
+// byLabel resolves the counters of a closed set of labels.
+func byLabel[L ~string](v *prometheus.CounterVec, labels ...L) map[L]prometheus.Counter {
+	m := make(map[L]prometheus.Counter, len(labels))
+	for _, l := range labels {
+		m[l] = v.WithLabelValues(string(l))
+	}
+	return m
+}
+
+// recoveries returns the counter for a client that came back with a position.
+func (m *metrics) recoveries(recovered bool) prometheus.Counter {
+	if recovered {
+		return m.recovered
+	}
+	return m.lost
+}
+
+// delivered counts a round's items of one channel: how often one was handed to a
+// connection, and the bytes that each connection got.
+func (m *metrics) delivered(items []item, deliveries, bytes int) {
+	if deliveries == 0 {
+		return
+	}
+	m.deliveries.Add(float64(deliveries))
+	m.bytesOut.Add(float64(deliveries / len(items) * bytes))
+	m.messages.Add(float64(len(items)))
+	now := time.Now()
+	for i := range items {
+		if at := items[i].at; !at.IsZero() {
+			m.latency.Observe(max(0, now.Sub(at).Seconds()))
+		}
+	}
+}

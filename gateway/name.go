@@ -1,0 +1,38 @@
+package gateway
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"wssgateway/gateway/wire"
+)
+
+// inboxPrefix begins the name of a user's inbox.
+const inboxPrefix = classUser + ":"
+
+// inboxOf returns the channel that carries what is sent to a user.
+func inboxOf(user string) string { return inboxPrefix + user }
+
+// classOf returns the class of a channel: what comes before the first colon,
+// or all of it.
+func classOf(channel string) string {
+	class, _, _ := strings.Cut(channel, ":")
+	return class
+}
+
+// validChannel reports whether name can be a channel.
+func validChannel(name string) bool {
+	return name != "" && len(name) <= wire.MaxChannel && validName(name)
+}
+
+// validUser reports whether a user has an inbox, and so can be one.
+func validUser(user string) bool { return user != "" && validChannel(inboxOf(user)) }
+
+// validName reports whether name is UTF-8 without what patterns, hash tags and
+// lists give a meaning to.
+func validName(name string) bool {
+	return utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool {
+		return r == '*' || r == '{' || r == '}' || unicode.IsSpace(r) || unicode.IsControl(r)
+	})
+}

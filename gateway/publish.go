@@ -1,0 +1,74 @@
+package gateway
+
+import (
+	"wssgateway/broker"
+	"wssgateway/gateway/wire"
+)
+
+// publish publishes a message of the client's, to a channel or to a user.
+func (c *conn) publish(r wire.Request) error {
+	channel, err := target(r)
+	if err != nil {
+		return err
+	}
+	if r.Data == nil {
+		return mistake(wire.BadRequest, "data: is required")
+	}
+	if r.HasKey && r.Key == "" {
+		return mistake(wire.BadRequest, "key: must have 1 to 128 bytes")
+	}
+	g := c.grant.Load()
+	if !g.mayPublish(&c.gw.cfg, channel) {
+		return mistake(wire.Forbidden, "you may not publish to this channel")
+	}
+	id, err := c.gw.publish(channel, &message{
+		event: r.Event, from: g.user, to: r.To, data: r.Data, binary: r.Binary,
+	}, r.Key, inboxOf(g.user))
+	if err != nil {
+		return mistake(wire.Unavailable, "not known whether it was published; try again with the same key")
+	}
+	if r.Ref != "" {
+		o := wire.NewObject("published", r.Ref).Str("channel", channel)
+		if !id.IsZero() {
+			o.Str("id", id.String())
+		}
+		c.send(o)
+	}
+	return nil
+}
+
+// target returns the channel that a request publishes to.
+func target(r wire.Request) (string, error) {
+	switch {
+	case r.Channel != "" && r.To != "":
+		return "", mistake(wire.BadRequest, "channel and to: give one of them")
+	case r.To == "":
+		return r.Channel, checkChannel(r.Channel)
+	case !validUser(r.To):
+		return "", mistake(wire.BadRequest, "to: is not the name of a user")
+	}
+	return inboxOf(r.To), nil
+}
+
+// backendScope is where the idempotency keys of backends count. No user's inbox
+// has this name.
+const backendScope = "backend"
+
+// publish publishes a message. scope says whose key it is. After an error it is
+// not known whether the message was published.
+func (g *Gateway) publish(channel string, m *message, key, scope string) (broker.ID, error) {
+	ctx, cancel := g.requestContext()
+	defer cancel()
+	history := g.cfg.class(channel).History
+	id, err := g.broker.Publish(ctx, broker.Publication{
+		Channel:   channel,
+		Payload:   m.payload(),
+		Retention: broker.Retention{Size: history.Size, TTL: history.TTL},
+		Key:       key,
+		Scope:     scope,
+	})
+	if err != nil {
+		g.log.Debug("not published", "channel", channel, "error", err)
+	}
+	return id, err
+}

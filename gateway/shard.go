@@ -1,0 +1,310 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"wssgateway/broker"
+)
+
+// itemKind says what a shard is to do.
+type itemKind uint8
+
+const (
+	itemFrame   itemKind = iota // deliver frame to the members of channel
+	itemReset                   // the same, and go on from id
+	itemJoin                    // member is one of channel's, held
+	itemRelease                 // member is not held any more
+	itemLeave                   // member is none any more; frame, if any, is its last
+	itemBarrier                 // all before has been done: close done
+)
+
+// item is an entry of a shard's queue.
+type item struct {
+	kind    itemKind
+	channel *channel
+	member  *member
+	id      broker.ID
+	frame   []byte
+	at      time.Time // when the message was published
+	done    chan struct{}
+}
+
+// shard delivers to its connections. It works in rounds: it takes everything
+// that has queued up since the last one, joins the frames of each channel once,
+// and writes to each connection once. What comes meanwhile is the next round.
+// Nothing waits for a timer: idle, a message leaves at once; under load, rounds
+// grow by themselves.
+type shard struct {
+	hub *hub
+
+	mu     sync.Mutex // guards what follows
+	queue  []item
+	bytes  int
+	wake   chan struct{} // size 1: queue is not empty
+	drains sync.Cond     // the queue was taken
+
+	// Owned by run.
+	members map[*channel][]*member
+	rounds  []round // what this round has, by channel
+	index   map[*channel]int
+	writes  []*conn // connections that have something in conn.round
+}
+
+// round is what a round has for one channel.
+type round struct {
+	channel *channel
+	items   []item
+}
+
+// queueLimit bounds the frames that wait for a shard. Whoever brings more waits:
+// a shard never waits for a client, so that is for the processor only, and
+// meanwhile Redis keeps what comes.
+const queueLimit = 32 << 20
+
+func newShard(h *hub) *shard {
+	s := &shard{
+		hub: h, wake: make(chan struct{}, 1),
+		members: make(map[*channel][]*member), index: make(map[*channel]int),
+	}
+	s.drains.L = &s.mu
+	return s
+}
+
+func (s *shard) enqueue(it item) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.bytes > queueLimit {
+		s.drains.Wait()
+	}
+	s.queue = append(s.queue, it)
+	s.bytes += len(it.frame)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *shard) run(ctx context.Context) {
+	var queue []item
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		}
+		s.mu.Lock()
+		queue, s.queue = s.queue, queue[:0]
+		s.bytes = 0
+		s.drains.Broadcast()
+		s.mu.Unlock()
+		s.deliver(queue)
+		clear(queue) // let the frames go
+	}
+}
+
+// deliver is one round. What changes a membership, and a reset, stands between
+// the frames before and after it.
+func (s *shard) deliver(queue []item) {
+	for _, it := range queue {
+		if it.kind == itemFrame {
+			s.add(it)
+			continue
+		}
+		s.flush()
+		switch it.kind {
+		case itemReset:
+			s.add(it)
+			s.flush()
+		case itemJoin:
+			s.members[it.channel] = append(s.members[it.channel], it.member)
+		case itemRelease:
+			s.release(it.member, it.id)
+		case itemLeave:
+			s.leave(it.member, it.frame)
+		case itemBarrier:
+			close(it.done)
+		}
+	}
+	s.flush()
+}
+
+// add puts an item into the round.
+func (s *shard) add(it item) {
+	if it.frame == nil {
+		return // it could not be read, but its id counts
+	}
+	i, ok := s.index[it.channel]
+	if !ok {
+		i = len(s.rounds)
+		s.index[it.channel] = i
+		if i < cap(s.rounds) {
+			s.rounds = s.rounds[:i+1] // with the room of an earlier round
+		} else {
+			s.rounds = append(s.rounds, round{})
+		}
+		s.rounds[i].channel = it.channel
+	}
+	s.rounds[i].items = append(s.rounds[i].items, it)
+}
+
+// flush delivers what was added.
+func (s *shard) flush() {
+	for _, r := range s.rounds {
+		frames := joinFrames(r.items)
+		deliveries := 0
+		for _, m := range s.members[r.channel] {
+			deliveries += s.deliverTo(m, r.items, frames)
+		}
+		s.hub.metrics.delivered(r.items, deliveries, len(frames))
+	}
+	s.writeAll()
+	for i := range s.rounds {
+		r := &s.rounds[i]
+		clear(r.items)
+		r.channel, r.items = nil, r.items[:0]
+	}
+	s.rounds = s.rounds[:0]
+	clear(s.index)
+}
+
+// joinFrames returns the frames of items in one piece.
+func joinFrames(items []item) []byte {
+	if len(items) == 1 {
+		return items[0].frame
+	}
+	size := 0
+	for i := range items {
+		size += len(items[i].frame)
+	}
+	frames := make([]byte, 0, size)
+	for i := range items {
+		frames = append(frames, items[i].frame...)
+	}
+	return frames
+}
+
+// deliverTo gives a member what the round has for it, and returns how many
+// messages that were.
+func (s *shard) deliverTo(m *member, items []item, frames []byte) int {
+	if m.held {
+		for _, it := range items {
+			m.keep(it)
+		}
+		return 0
+	}
+	if skip := m.seen(items); skip > 0 {
+		if items = items[skip:]; len(items) == 0 {
+			return 0
+		}
+		frames = joinFrames(items)
+	}
+	s.addWrite(m.conn, frames)
+	return len(items)
+}
+
+// seen returns how many of items, the first ones, the member has got already or
+// gets from a replay.
+func (m *member) seen(items []item) int {
+	if items[0].kind == itemReset {
+		m.after = items[0].id
+		return 0
+	}
+	n := 0
+	for n < len(items) && !items[n].id.IsZero() && items[n].id.Compare(m.after) <= 0 {
+		n++
+	}
+	return n
+}
+
+// addWrite notes what a connection gets in this round: the frames as they are
+// if it is one channel's, else a copy.
+func (s *shard) addWrite(c *conn, frames []byte) {
+	if c.round == nil {
+		c.round = frames
+		s.writes = append(s.writes, c)
+		return
+	}
+	c.round = append(slices.Clip(c.round), frames...)
+}
+
+// writeAll writes to each connection once.
+func (s *shard) writeAll() {
+	for _, c := range s.writes {
+		frames := c.round
+		c.round = nil
+		c.socket.send(frames)
+	}
+	clear(s.writes)
+	s.writes = s.writes[:0]
+}
+
+// keep keeps an item for a held member. Beyond the bound everything is given up:
+// the channel's stream has it.
+func (m *member) keep(it item) {
+	switch {
+	case it.kind == itemReset:
+		if m.overflow { // what was given up is gone with the rest
+			m.kept, m.bytes, m.overflow, m.from = nil, 0, false, it.id
+		}
+		m.after = it.id
+	case !it.id.IsZero() && it.id.Compare(m.after) <= 0:
+		return
+	}
+	m.bytes += len(it.frame)
+	if m.overflow || m.bytes > m.conn.socket.limit/2 {
+		m.kept, m.overflow = nil, true
+		if !it.id.IsZero() {
+			m.after = it.id
+		}
+		return
+	}
+	m.kept = append(m.kept, it)
+}
+
+// release delivers what was kept, but for what the client has seen already. If
+// it had been given up, the member stays held, and what it lacks is replayed.
+func (s *shard) release(m *member, seen broker.ID) {
+	if m.left.Load() {
+		return
+	}
+	if m.overflow {
+		from := m.from
+		m.from, m.bytes, m.overflow = m.after, 0, false
+		go m.conn.replay(m, from, m.after, true)
+		return
+	}
+	m.held = false
+	if seen.Compare(m.after) > 0 {
+		m.after = seen
+	}
+	if len(m.kept) > 0 {
+		m.kept = m.kept[m.seen(m.kept):]
+	}
+	if len(m.kept) > 0 {
+		frames := joinFrames(m.kept)
+		m.conn.socket.send(frames)
+		s.hub.metrics.delivered(m.kept, len(m.kept), len(frames))
+	}
+	m.kept = nil
+}
+
+// leave forgets a member.
+func (s *shard) leave(m *member, last []byte) {
+	members := s.members[m.channel]
+	if i := slices.Index(members, m); i >= 0 {
+		members[i] = members[len(members)-1]
+		members[len(members)-1] = nil
+		members = members[:len(members)-1]
+	}
+	if len(members) == 0 {
+		delete(s.members, m.channel)
+	} else {
+		s.members[m.channel] = members
+	}
+	if last != nil {
+		m.conn.socket.send(last)
+	}
+}

@@ -1,0 +1,115 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// wheelTick is the precision of every timeout of a connection.
+	wheelTick = 100 * time.Millisecond
+	// wheelSlots is a power of two; with 51 s for a turn, most timers fire in
+	// the turn they were set in.
+	wheelSlots = 512
+)
+
+// wheel is the one timer of all connections (a hashed timing wheel): pings,
+// timeouts and expiries cost a list entry each, no timer and no goroutine.
+type wheel struct {
+	now   atomic.Int32 // ticks since the start
+	due   []*timed     // of the present tick; owned by run
+	mu    sync.Mutex
+	slots [wheelSlots]*timed // heads of lists
+}
+
+// timed is a connection's place in the wheel.
+type timed struct {
+	fire       func() // called by the wheel's goroutine when due; must not block
+	due        int32
+	set        bool
+	next, prev *timed
+}
+
+// ticks converts a duration, rounding up: nothing fires early.
+func ticks(d time.Duration) int32 {
+	return int32((d + wheelTick - 1) / wheelTick)
+}
+
+// run turns the wheel until ctx is done. After a pause of the process it makes
+// up for every tick.
+func (w *wheel) run(ctx context.Context) {
+	start := time.Now()
+	t := time.NewTicker(wheelTick)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		for w.now.Load() < int32(time.Since(start)/wheelTick) {
+			w.turn()
+		}
+	}
+}
+
+// turn advances by one tick and fires what is due.
+func (w *wheel) turn() {
+	now := w.now.Add(1)
+	due := w.due[:0]
+	w.mu.Lock()
+	for t := w.slots[now%wheelSlots]; t != nil; {
+		next := t.next
+		if t.due <= now {
+			w.unlink(t)
+			due = append(due, t)
+		}
+		t = next
+	}
+	w.mu.Unlock()
+	for _, t := range due {
+		t.fire()
+	}
+	clear(due)
+	w.due = due
+}
+
+// schedule has t fire after d ticks instead of when it would have.
+func (w *wheel) schedule(t *timed, d int32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t.set {
+		w.unlink(t)
+	}
+	t.due = w.now.Load() + max(d, 1)
+	slot := &w.slots[t.due%wheelSlots]
+	t.set, t.prev, t.next = true, nil, *slot
+	if t.next != nil {
+		t.next.prev = t
+	}
+	*slot = t
+}
+
+// cancel has t not fire. It may be about to.
+func (w *wheel) cancel(t *timed) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t.set {
+		w.unlink(t)
+	}
+}
+
+// unlink takes t out of its list. w.mu is held.
+func (w *wheel) unlink(t *timed) {
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		w.slots[t.due%wheelSlots] = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	}
+	t.set, t.next, t.prev = false, nil, nil
+}

@@ -1,0 +1,33 @@
+package session
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	backoffFirst = 50 * time.Millisecond
+	backoffLast  = time.Second // how late Redis's return is noticed at most
+)
+
+// backoff is the pause before the next attempt: longer each time.
+type backoff struct{ last time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.last = min(max(2*b.last, backoffFirst), backoffLast)
+	return b.last
+}
+
+func (b *backoff) reset() { b.last = 0 }
+
+// sleep reports whether d passed before ctx was done.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,25 @@
+-- Writes a session as the node that claimed it knows it; what Redis lost is
+-- written back.
+--   ARGV  1 Redis's time after which the caller no longer waits, ms
+--         2 id   3 generation   4 claim   5 record   6 channels ('' for none)
+--         7 ms left of its window, 0 if it is over, -1 if it is connected
+-- Answers 1, 0 if the session is someone else's by now, -1 if it is too late.
+local id, generation, claim, remaining = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[7])
+local now = now_ms()
+if now > tonumber(ARGV[1]) then return -1 end
+
+trim(now)
+local s = read(id)
+if s and (s.foreign or s.generation > generation
+    or s.generation == generation and s.claim ~= claim) then
+  return 0
+end
+if remaining == 0 then
+  remove(id)
+else
+  redis.call('HSET', KEYS[1], id, ARGV[5])
+  if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], id, ARGV[6]) else redis.call('HDEL', KEYS[3], id) end
+  if remaining > 0 then leave(id, now + remaining, now) else redis.call('ZREM', KEYS[2], id) end
+end
+settle()
+return 1

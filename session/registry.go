@@ -1,0 +1,146 @@
+// Package session is the registry of who is connected where. It lives in
+// Redis, where all nodes share it: a session belongs to a user, outlives its
+// connection by a window of time, and moves from node to node. A node says that
+// it lives by renewing one lease, so what the registry costs while nothing
+// happens grows with the nodes, not with the sessions.
+//
+// Ownership: Claim gives a session to one connection and raises its generation,
+// in one script. Whoever has an older generation finds out at its next write,
+// if nobody tells it before (Evict).
+//
+// Time: windows and leases are measured by Redis's clock alone.
+//
+// Failure: what is written after the claim is kept and repeated until Redis has
+// taken it; what Redis lost is written back. Only Claim and the reading calls
+// fail when Redis is away.
+package session
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+)
+
+// Config says how a node takes part in the registry. What has no meaning as
+// zero is set by New to the default that its comment gives.
+type Config struct {
+	Prefix       string        // of every key
+	Node         string        // name of the node; no white space or braces
+	Version      string        // of the program, for Nodes
+	ResumeWindow time.Duration // kept for a session whose node died (2m)
+	Lease        time.Duration // life of a node that no longer renews its lease (10s)
+	Heartbeat    time.Duration // between two renewals (3s)
+
+	// Stats is asked at every heartbeat; it must not block. It may be nil.
+	Stats func() Stats
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Registerer may be nil: the metrics are then counted and not shown.
+	Registerer prometheus.Registerer
+}
+
+// Stats is what a node says of itself at every heartbeat.
+type Stats struct {
+	Connections, Channels int
+	Draining              bool
+}
+
+// Holder is the connection that holds a session on this node.
+type Holder interface {
+	// SessionLost says that the session has moved to another connection, which
+	// ends this one's part in it. It must not block. It is called at most once
+	// per claim, from any goroutine, possibly before Claim has returned.
+	SessionLost()
+}
+
+// Registry is this node's view of the registry. All methods may be called from
+// several goroutines; Run must be called once.
+type Registry struct {
+	// Static after New.
+	rdb     redis.UniversalClient
+	cfg     Config
+	keys    layout
+	node    NodeID
+	started time.Time
+	log     *slog.Logger
+	metrics *metrics
+
+	wake chan struct{} // holds one: there is something to write
+	over chan leases   // holds one: the newest leases, some of which have ended
+
+	mu       sync.Mutex
+	held     map[string]*Session   // by id: connected on this node
+	dirty    map[*Session]struct{} // not yet written as they are
+	obsolete []string              // entries to take out of the index of lease
+	lease    lease
+	seen     leases        // as of the last heartbeat
+	renewed  chan struct{} // closed and replaced at every heartbeat that worked
+}
+
+// New returns the registry of a node that has just started. It does not touch
+// Redis: Run does, and nothing can be claimed before. rdb should respect the
+// deadlines of contexts and not retry by itself; it stays the caller's.
+func New(rdb redis.UniversalClient, cfg Config) *Registry {
+	cfg.ResumeWindow = cmp.Or(cfg.ResumeWindow, 2*time.Minute)
+	cfg.Lease = cmp.Or(cfg.Lease, 10*time.Second)
+	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, 3*time.Second)
+	if cfg.Stats == nil {
+		cfg.Stats = func() Stats { return Stats{} }
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	r := &Registry{
+		rdb:     rdb,
+		cfg:     cfg,
+		keys:    layout{cfg.Prefix},
+		started: time.Now(),
+		log:     cfg.Logger,
+		wake:    make(chan struct{}, 1),
+		over:    make(chan leases, 1),
+		held:    make(map[string]*Session),
+		dirty:   make(map[*Session]struct{}),
+		renewed: make(chan struct{}),
+	}
+	r.node = newNodeID(cfg.Node, r.started)
+	r.metrics = newMetrics(cfg.Registerer, r.Sessions)
+	return r
+}
+
+// Node returns the id of this life of the node.
+func (r *Registry) Node() NodeID { return r.node }
+
+// Sessions returns the number of sessions connected on this node.
+func (r *Registry) Sessions() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.held)
+}
+
+// releaseTimeout bounds what Run still does after its context is done.
+const releaseTimeout = 2 * time.Second
+
+// Run takes part in the registry until ctx is done: it holds the node's lease,
+// writes what changes, and sweeps the sessions of nodes that died. Then it
+// writes what is left to write, for two seconds at most, gives up the lease,
+// which leaves the sessions that are still held to the resume window, and
+// returns nil. It waits for Redis as long as it takes.
+func (r *Registry) Run(ctx context.Context) error {
+	var loops sync.WaitGroup
+	loops.Go(func() { r.holdLease(ctx) })
+	loops.Go(func() { r.writeChanges(ctx) })
+	loops.Go(func() { r.sweepEnded(ctx) })
+	loops.Wait()
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	if err := r.release(ctx); err != nil {
+		r.log.Warn("lease not given up", "node", r.node, "error", err)
+	}
+	return nil
+}
