@@ -7,7 +7,7 @@ BENCH ?= .
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run test race lint fuzz bench build tidy-check
+.PHONY: help deps run test race story lint fuzz bench build tidy-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: deps ## run all tests
 race: deps ## run all tests in random order under the race detector
 	@.ci/deps compiler
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m ./...
+
+story: deps ## two gateways and a Redis, one gateway killed: what becomes of the messages
+	go run ./examples/story
 
 lint: ## gofmt, go vet and golangci-lint (the first time it is compiled: minutes)
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }

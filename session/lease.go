@@ -85,7 +85,7 @@ func (r *Registry) beat(ctx context.Context) error {
 			r.metrics.renewals[leaseRenewed].Inc()
 			return nil
 		}
-		r.log.Warn("lease lost", "node", r.node, "lease", held.id)
+		r.log.Warn("lease lost", "lease", held.id)
 	}
 	return r.acquire(ctx, held, start)
 }
@@ -109,7 +109,7 @@ func (r *Registry) acquire(ctx context.Context, held lease, start time.Time) err
 	}
 	r.tookLease(next, start, seen, true)
 	r.metrics.renewals[leaseAcquired].Inc()
-	r.log.Info("lease acquired", "node", r.node, "lease", next.id)
+	r.log.Info("lease acquired", "lease", next.id)
 	return nil
 }
 
@@ -143,7 +143,7 @@ func (r *Registry) missedBeat(err error) {
 	r.lease.shaky = true
 	r.mu.Unlock()
 	if first {
-		r.log.Warn("heartbeat failed", "node", r.node, "error", err)
+		r.log.Warn("heartbeat failed", "error", err)
 	}
 }
 

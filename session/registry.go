@@ -140,7 +140,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if err := r.release(ctx); err != nil {
-		r.log.Warn("lease not given up", "node", r.node, "error", err)
+		r.log.Warn("lease not given up", "error", err)
 	}
 	return nil
 }
