@@ -55,8 +55,13 @@ type conn struct {
 	round []byte // owned by the shard's goroutine: what this round has for the connection
 }
 
-// closeWait is how long a peer has to answer a close frame.
-const closeWait = 5 * time.Second
+const (
+	// closeWait is how long a peer has to answer a close frame.
+	closeWait = 5 * time.Second
+	// slowWait is the same for a peer that is too slow: the close frame only
+	// reaches it once it has read what is before.
+	slowWait = writeTimeout
+)
 
 // start begins the life of a connection that was accepted.
 func (c *conn) start() {
@@ -148,8 +153,13 @@ func (c *conn) fail(why cause) {
 		return
 	}
 	if e, ok := endings[why]; ok {
-		c.socket.shut(wire.Close(e.code, e.reason), why == causeSlow || why == causeDrain)
-		c.setDeadline(closeWait)
+		dropped := c.socket.shut(wire.Close(e.code, e.reason), why == causeSlow)
+		c.gw.metrics.dropped.Add(float64(dropped))
+		if why == causeSlow {
+			c.setDeadline(slowWait)
+		} else {
+			c.setDeadline(closeWait)
+		}
 		c.rearm()
 	} else {
 		c.socket.cut()
@@ -160,10 +170,12 @@ func (c *conn) fail(why cause) {
 // finish is the end of reading: the connection is over.
 func (c *conn) finish(err error) {
 	why := causeOfRead(err)
-	if c.ended.CompareAndSwap(nil, &why) {
-		if e, ok := endings[why]; ok {
-			c.socket.shut(wire.Close(e.code, e.reason), false)
-		}
+	if _, ok := endings[why]; ok {
+		// The peer broke a rule. Closing with bytes unread would reset the
+		// connection before it has seen the close frame.
+		c.fail(why)
+		c.socket.discard()
+	} else if c.ended.CompareAndSwap(nil, &why) {
 		c.teardown(why)
 	}
 	_ = c.ws.CloseNow() // closes the socket, once that has sent what is in its outbox

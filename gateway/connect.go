@@ -33,6 +33,7 @@ func (c *conn) connect(r wire.Request) error {
 		c.fail(causeBadToken)
 		return nil
 	}
+	c.deadline.Store(0) // it has said who it is in time
 	ctx, cancel := c.gw.requestContext()
 	defer cancel()
 	claimed, err := c.gw.sessions.Claim(ctx, session.Claim{
@@ -111,7 +112,6 @@ func (c *conn) own(s *session.Session, g *grant) bool {
 	c.session = s
 	c.grant.Store(g)
 	c.hello = nil
-	c.deadline.Store(0)
 	return true
 }
 

@@ -19,6 +19,7 @@ type metrics struct {
 	deliveries prometheus.Counter
 	latency    prometheus.Histogram
 	malformed  prometheus.Counter
+	dropped    prometheus.Counter
 	ended      map[cause]prometheus.Counter
 	replayed   prometheus.Counter
 	replayGaps prometheus.Counter
@@ -42,6 +43,7 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 		bytesOut:   f.counter("gateway_sent_bytes_total", "Bytes of the frames to clients."),
 		messages:   f.counter("gateway_messages_total", "Messages of channels that reached this node and had receivers here."),
 		deliveries: f.counter("gateway_deliveries_total", "Messages handed to connections, replays apart."),
+		dropped:    f.counter("gateway_outbox_dropped_bytes_total", "Bytes given up in the outboxes of connections that were too slow."),
 		malformed:  f.counter("gateway_messages_malformed_total", "Messages in Redis that could not be read, and were dropped."),
 		replayed:   f.counter("gateway_replayed_total", "Messages sent in replays."),
 		replayGaps: f.counter("gateway_replay_gaps_total", "Replays in which messages were gone, and a reset was sent."),

@@ -140,6 +140,14 @@ func (s *socket) fill() error {
 	return err
 }
 
+// discard reads on, for nothing, until the connection ends.
+func (s *socket) discard() {
+	for s.fill() == nil {
+		s.in.head = s.in.tail
+		s.release()
+	}
+}
+
 // wait is fill for a connection at rest: it holds no buffer while it waits, if
 // that can be, and needs little stack.
 func (s *socket) wait() error {
@@ -355,7 +363,7 @@ func (s *socket) wrote(n int) {
 	s.outPos += n
 	s.outBytes -= n
 	if s.outPos == len(s.out[0]) {
-		s.out, s.outPos = s.out[1:], 0
+		s.out, s.outPos, s.inflight = s.out[1:], 0, 0
 	}
 }
 
@@ -391,23 +399,32 @@ func (s *socket) signalDrained() {
 }
 
 // shut sends a close frame as the last one. With drop, what waits in the outbox
-// is given up, but for the frame that the peer has begun to receive.
-func (s *socket) shut(closeFrame []byte, drop bool) {
+// is given up, but for the frame that the peer has begun to receive; it returns
+// how many bytes that were.
+func (s *socket) shut(closeFrame []byte, drop bool) (dropped int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.shutting {
-		return
+		return 0
 	}
 	s.shutting = true
 	if drop && len(s.out) > 0 {
-		rest := s.out[0][:wire.FrameEnd(s.out[0], max(s.outPos, s.inflight))]
-		s.out = append(s.out[:0:0], rest)
-		s.outBytes = len(rest) - s.outPos
-		if len(rest) == s.outPos {
-			s.out, s.outPos = nil, 0
-		}
+		dropped = s.truncate()
 	}
 	s.write(closeFrame)
+	return dropped
+}
+
+// truncate gives up what comes after the frame that is being sent. s.mu is held.
+func (s *socket) truncate() (dropped int) {
+	before := s.outBytes
+	rest := s.out[0][:wire.FrameEnd(s.out[0], max(s.outPos, s.inflight))]
+	s.out, s.outBytes = [][]byte{rest}, len(rest)-s.outPos
+	dropped = before - s.outBytes
+	if s.outBytes == 0 {
+		s.out, s.outPos, s.inflight = nil, 0, 0
+	}
+	return dropped
 }
 
 // Write takes the library's control frames. It makes them whole before they go
