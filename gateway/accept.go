@@ -5,8 +5,10 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/gin-gonic/gin"
@@ -24,6 +26,9 @@ func (g *Gateway) accept(gc *gin.Context) {
 	}
 	hello, refused := g.greet(gc.Request)
 	if refused != nil {
+		if refused.status == http.StatusUnauthorized {
+			gc.Header("WWW-Authenticate", "Bearer")
+		}
 		problem(gc, refused.status, refused.code, refused.detail)
 		return
 	}
@@ -58,17 +63,21 @@ type refusal struct {
 // greet reads what a handshake says besides what makes it a WebSocket: the token
 // and, in the query string, perhaps the whole connect request.
 func (g *Gateway) greet(r *http.Request) (*hello, *refusal) {
-	token, err := handshakeToken(r)
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, &refusal{http.StatusBadRequest, wire.BadRequest, "query string is malformed"}
+	}
+	token, given, err := handshakeToken(r.Header, query)
 	if err != nil {
 		return nil, &refusal{http.StatusBadRequest, wire.BadRequest, err.Error()}
 	}
-	request, err := queryConnect(r)
+	request, err := queryConnect(query)
 	if err != nil {
 		return nil, &refusal{http.StatusBadRequest, wire.BadRequest, err.Error()}
 	}
 	h := &hello{connect: request}
 	switch {
-	case token != "":
+	case given:
 		if h.grant, err = g.verifier.verify(token); err != nil {
 			return nil, &refusal{http.StatusUnauthorized, wire.Unauthorized, err.Error()}
 		}
@@ -79,46 +88,52 @@ func (g *Gateway) greet(r *http.Request) (*hello, *refusal) {
 }
 
 // handshakeToken returns the token of a handshake: from the Authorization
-// header, a subprotocol entry or the query string, in this order; or "".
-func handshakeToken(r *http.Request) (string, error) {
-	fromProtocol, err := protocolToken(r)
+// header, a subprotocol entry or the query string, in this order. It may be
+// given and no token at all.
+func handshakeToken(h http.Header, query url.Values) (token string, given bool, err error) {
+	fromProtocol, inProtocol, err := protocolToken(h)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	if header := r.Header.Get("Authorization"); header != "" {
-		scheme, token, ok := strings.Cut(header, " ")
-		if !ok || !strings.EqualFold(scheme, "Bearer") {
-			return "", errors.New("Authorization must be a Bearer token")
-		}
-		return strings.TrimSpace(token), nil
+	if header := h.Get("Authorization"); header != "" {
+		return bearer(header), true, nil
 	}
-	if fromProtocol != "" {
-		return fromProtocol, nil
+	if inProtocol {
+		return fromProtocol, true, nil
 	}
-	return r.URL.Query().Get("access_token"), nil
+	token = query.Get("access_token")
+	return token, token != "", nil
 }
 
-func protocolToken(r *http.Request) (token string, err error) {
+// bearer returns the token of an Authorization header, or "" if it has none.
+func bearer(header string) string {
+	scheme, token, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+func protocolToken(h http.Header) (token string, given bool, err error) {
 	offersUs := false
-	for _, header := range r.Header.Values("Sec-WebSocket-Protocol") {
+	for _, header := range h.Values("Sec-WebSocket-Protocol") {
 		for p := range strings.SplitSeq(header, ",") {
 			p = strings.TrimSpace(p)
 			if t, ok := strings.CutPrefix(p, wire.TokenSubprotocol); ok {
-				token = t
+				token, given = t, true
 			}
 			offersUs = offersUs || strings.EqualFold(p, wire.Subprotocol)
 		}
 	}
-	if token != "" && !offersUs {
-		return "", errors.New("offer " + wire.Subprotocol + " besides the token")
+	if given && !offersUs {
+		return "", false, errors.New("offer " + wire.Subprotocol + " besides the token")
 	}
-	return token, nil
+	return token, given, nil
 }
 
 // queryConnect returns the connect request in the query string, or nil if none
 // of its parameters is there.
-func queryConnect(r *http.Request) (*wire.Request, error) {
-	q := r.URL.Query()
+func queryConnect(q url.Values) (*wire.Request, error) {
 	if !q.Has("session") && !q.Has("device") && !q.Has("channel") && !q.Has("connect") {
 		return nil, nil
 	}
@@ -126,8 +141,8 @@ func queryConnect(r *http.Request) (*wire.Request, error) {
 		Type: "connect", Session: q.Get("session"), Device: q.Get("device"),
 		Channels: make(map[string]string),
 	}
-	if len(request.Device) > wire.MaxDevice {
-		return nil, errors.New("device is too long")
+	if len(request.Device) > wire.MaxDevice || !utf8.ValidString(request.Device) {
+		return nil, errors.New("device is too long, or not UTF-8")
 	}
 	for _, name := range q["channel"] {
 		since := ""

@@ -23,6 +23,8 @@ import (
 func (g *Gateway) routeAPI(r *gin.RouterGroup) {
 	r.POST("/publish", g.apiPublish)
 	r.GET("/users/:user", g.apiUser)
+	r.DELETE("/users/:user/sessions", g.apiDisconnect)
+	r.DELETE("/users/:user/sessions/:session", g.apiDisconnect)
 	r.GET("/nodes", g.apiNodes)
 }
 
@@ -224,6 +226,29 @@ func (g *Gateway) apiUser(gc *gin.Context) {
 		})
 	}
 	gc.JSON(http.StatusOK, answer)
+}
+
+// apiDisconnect ends the sessions of a user, or one of them, wherever they are.
+func (g *Gateway) apiDisconnect(gc *gin.Context) {
+	user := gc.Param("user")
+	if !validUser(user) {
+		problem(gc, http.StatusBadRequest, wire.BadRequest, "not the name of a user")
+		return
+	}
+	ctx, cancel := g.requestContext()
+	defer cancel()
+	owners, err := g.sessions.Disconnect(ctx, user, gc.Param("session"))
+	if err != nil {
+		g.unavailable(gc, err)
+		return
+	}
+	for _, o := range owners {
+		if err := g.control.tell(ctx, opDisconnect, o); err != nil {
+			g.unavailable(gc, err)
+			return
+		}
+	}
+	gc.JSON(http.StatusOK, gin.H{"disconnected": len(owners)})
 }
 
 type nodeAnswer struct {

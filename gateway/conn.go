@@ -68,7 +68,8 @@ func (c *conn) start() {
 	c.timer.fire = c.onTimer
 	c.socket.heard.Store(c.gw.wheel.now.Load())
 	c.setDeadline(c.gw.cfg.AuthTimeout)
-	c.gw.wheel.schedule(&c.timer, rand.Int32N(ticks(c.timeout()/2))) // pings are spread
+	spread := rand.Int32N(ticks(c.timeout() / 2)) // of the pings
+	c.gw.wheel.schedule(&c.timer, min(spread, ticks(c.gw.cfg.AuthTimeout)))
 	if request := c.hello.connect; request != nil {
 		c.request(*request, nil)
 	}
@@ -261,7 +262,7 @@ func (c *conn) leaveSession(why cause) {
 	switch why {
 	case causeMoved:
 		// It is another connection's now.
-	case causeClient:
+	case causeClient, causeDisconnected:
 		c.session.End()
 	case causeAway:
 		c.session.Leave(min(reloadWindow, c.gw.cfg.ResumeWindow))

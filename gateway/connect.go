@@ -49,7 +49,9 @@ func (c *conn) connect(r wire.Request) error {
 	}
 	c.welcome(ctx, r, claimed, asked)
 	if claimed.Previous != nil {
-		c.gw.control.evict(*claimed.Previous)
+		if err := c.gw.control.tell(ctx, opEvict, *claimed.Previous); err != nil {
+			c.gw.log.Warn("old connection of a session not told", "session", claimed.Session.ID, "error", err)
+		}
 	}
 	return nil
 }

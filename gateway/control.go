@@ -31,24 +31,23 @@ type order struct {
 	Generation uint64 `json:"generation"`
 }
 
-const opEvict = "evict" // the session has moved: close its connection
+// The orders that there are.
+const (
+	opEvict      = "evict"      // the session has moved: close its connection
+	opDisconnect = "disconnect" // the backend has ended the session: close its connection
+)
 
-// evict has the connection closed that held a session. Should the order get
-// lost, that node finds out at its next write to the registry.
-func (ctl *control) evict(o session.Owner) {
-	body, err := json.Marshal(order{opEvict, o.Session, o.Generation})
+// tell gives an order to the node that holds a session. Should it get lost, that
+// node finds out about a session that moved at its next write to the registry.
+func (ctl *control) tell(ctx context.Context, op string, o session.Owner) error {
+	body, err := json.Marshal(order{op, o.Session, o.Generation})
 	if err != nil {
-		ctl.log.Error("order not encoded", "error", err)
-		return
+		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
-	defer cancel()
 	_, err = ctl.broker.Publish(ctx, broker.Publication{
 		Channel: controlChannel(o.Node), Payload: body, Retention: controlRetention,
 	})
-	if err != nil {
-		ctl.log.Warn("old connection of a session not told", "session", o.Session, "error", err)
-	}
+	return err
 }
 
 // run obeys the orders for this node until ctx is done.
@@ -70,8 +69,13 @@ func (ctl *control) Deliver(m broker.Message) {
 		ctl.log.Warn("order not understood", "error", err)
 		return
 	}
-	if o.Op == opEvict { // a later version may know others
+	switch o.Op { // a later version may know others
+	case opEvict:
 		ctl.sessions.Evict(o.Session, o.Generation)
+	case opDisconnect:
+		if c, ok := ctl.sessions.Held(o.Session, o.Generation).(*conn); ok {
+			c.fail(causeDisconnected)
+		}
 	}
 }
 

@@ -40,3 +40,32 @@ func TestMessagesCrossNodes(t *testing.T) {
 		}
 	})
 }
+
+func TestBackendDisconnectsSessionsOnAllNodes(t *testing.T) {
+	backends(t, func(t *testing.T, connect func() redis.UniversalClient) {
+		a, b := startNode(t, "a", connect()), startNode(t, "b", connect())
+		one, hello := a.connect(t, "alice", "")
+		two, _ := b.connect(t, "alice", "")
+		bob, _ := b.connect(t, "bob", "")
+
+		expectDisconnected := func(path string, want float64) {
+			t.Helper()
+			status, answer := a.call(t, "DELETE", path, "")
+			if m, _ := answer.(map[string]any); status != 200 || m["disconnected"] != want {
+				t.Errorf("DELETE %s: %d %v, want %v disconnected", path, status, answer, want)
+			}
+		}
+		expectDisconnected("/v1/users/alice/sessions/s_unknown", 0)
+		expectDisconnected("/v1/users/bob/sessions/"+hello.str("session"), 0)
+		expectDisconnected("/v1/users/alice/sessions/"+hello.str("session"), 1)
+		one.expectClose(4003)
+		expectDisconnected("/v1/users/alice/sessions", 1)
+		two.expectClose(4003)
+
+		if _, again := b.connect(t, "alice", "session="+hello.str("session")); again["resumed"] != false {
+			t.Errorf("a session that the backend ended was resumed: %v", again)
+		}
+		bob.send(`{"type":"ping","ref":1}`)
+		bob.expect("pong")
+	})
+}

@@ -37,6 +37,16 @@ func (r *Registry) Evict(sessionID string, generation uint64) {
 	}
 }
 
+// Held returns who holds a generation of a session on this node, or nil.
+func (r *Registry) Held(sessionID string, generation uint64) Holder {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.held[sessionID]; s != nil && s.Generation == generation {
+		return s.holder
+	}
+	return nil
+}
+
 // lose forgets a session that is someone else's and tells its holder.
 func (r *Registry) lose(s *Session) {
 	r.mu.Lock()
