@@ -84,7 +84,7 @@ func (b *batcher) exec(ctx context.Context, batch []*call) {
 			c.cmd.SetErr(err) // its caller has gone
 			continue
 		}
-		_ = pipe.Process(ctx, c.cmd) // only queues
+		_ = pipe.Process(ctx, once{c.cmd}) // only queues
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	var again []*call
@@ -107,13 +107,20 @@ func (b *batcher) resend(ctx context.Context, calls []*call) {
 	for _, c := range calls {
 		c.cmd = redis.NewCmd(ctx, c.script.args("EVAL", c.script.source, c.keys, c.argv)...)
 		c.cmd.SetFirstKeyPos(3)
-		_ = pipe.Process(ctx, c.cmd)
+		_ = pipe.Process(ctx, once{c.cmd})
 	}
 	_, _ = pipe.Exec(ctx)
 	for _, c := range calls {
 		close(c.done)
 	}
 }
+
+// once is a command that the client library must not send again by itself, as
+// in a Cluster it does with a pipeline whose connection fails: it may have run.
+// It still follows a redirection, where it has not.
+type once struct{ *redis.Cmd }
+
+func (once) NoRetry() bool { return true }
 
 // do runs one command and returns its result.
 func (b *batcher) do(ctx context.Context, args ...any) (any, error) {

@@ -28,7 +28,7 @@ func TestMovedSlotLosesNothing(t *testing.T) {
 		t.Logf("recovered in %v", r.recovered(t))
 		from, to = to, from
 	}
-	r.finish(t, true)
+	r.finish(t, 0)
 	if got := r.nodes[0].metric(t, "gateway_link_reopenings_total", "reason", string(reopenRevoked)); got == 0 {
 		t.Error("no link counted as revoked")
 	}
@@ -58,6 +58,37 @@ func moveSlot(t *testing.T, slot string, from, to *redistest.Server) {
 	}
 	to.CLI("CLUSTER", "SETSLOT", slot, "NODE", toID)
 	from.CLI("CLUSTER", "SETSLOT", slot, "NODE", toID)
+}
+
+// One master that loses its data concerns its own lanes only.
+func TestRestartOfOneMasterIsTold(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t, 3)
+	nodes := []*node{startNode(t, c.Client(t), "", "a"), startNode(t, c.Client(t), "", "b")}
+	r := startTrial(t, nodes[0], nodes[1])
+	master, _ := owner(c, c.Nodes[0].CLI("CLUSTER", "KEYSLOT", nodes[0].layout.live("room")))
+	elsewhere := ""
+	for i := 0; elsewhere == ""; i++ {
+		if other, _ := owner(c, c.Nodes[0].CLI("CLUSTER", "KEYSLOT", nodes[0].layout.live(room(i)))); other != master {
+			elsewhere = room(i)
+		}
+	}
+	untouched := nodes[0].subscribe(t, elsewhere)
+	master.Kill()
+	master.Restart()
+	t.Logf("recovered in %v", r.recovered(t))
+	acknowledged := r.stop()
+	for _, rec := range r.recorders {
+		events := rec.waitFor(t, acknowledged[len(acknowledged)-1])
+		checkStory(t, events, acknowledged)
+		if resets(events) != 1 {
+			t.Errorf("%d resets, want 1", resets(events))
+		}
+	}
+	id := nodes[1].publish(t, elsewhere, "x", keep)
+	if events := untouched.waitFor(t, id); len(events) != 1 {
+		t.Errorf("%d events on another master, want 1", len(events))
+	}
 }
 
 // Whoever publishes without a key and gets an error decides for itself whether

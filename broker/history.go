@@ -31,6 +31,9 @@ func (b *Broker) Head(ctx context.Context, channel string, since ID) (Head, erro
 // Read returns up to limit messages after a position, oldest first. They follow
 // on that position without a gap if, and only if, the first one's Prev is it.
 func (b *Broker) Read(ctx context.Context, channel string, after ID, limit int) ([]Message, error) {
+	if after == maxID {
+		return nil, nil // to Redis, "after the last one" is a syntax error
+	}
 	reply, err := b.batch.do(ctx, "XRANGE", b.layout.stream(channel), "("+after.String(), "+", "COUNT", limit)
 	if err != nil {
 		return nil, fmt.Errorf("broker: read: %w", err)

@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -11,6 +12,9 @@ import (
 // Redis stream entry (milliseconds and a sequence number). The zero ID, 0-0,
 // is the position before the first message.
 type ID struct{ MS, Seq uint64 }
+
+// maxID is the greatest id there can be.
+var maxID = ID{math.MaxUint64, math.MaxUint64}
 
 var errID = errors.New("broker: not a message id")
 

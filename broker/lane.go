@@ -27,6 +27,8 @@ type lane struct {
 
 	heardAt atomic.Int64 // when the probe last came back, in unix nanoseconds
 
+	checking sync.Mutex // held while the epoch is compared with Redis's, through I/O; taken before mu
+
 	mu      sync.Mutex // guards what follows; never held during I/O
 	subs    map[string]*Subscription
 	closing map[string]bool // channels being unsubscribed; true: UNSUBSCRIBE was sent
@@ -174,7 +176,7 @@ func (l *lane) confirmed(channel string) {
 	}
 	l.mu.Unlock()
 	if !s.history {
-		s.settle(ID{}, ID{})
+		s.settle(ID{})
 		return
 	}
 	s.doubt()

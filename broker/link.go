@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -76,7 +77,7 @@ func (l *lane) readLink(ctx context.Context, ps *redis.PubSub) error {
 	for ctx.Err() == nil {
 		v, err := ps.ReceiveTimeout(ctx, silence)
 		if err != nil {
-			return &linkError{reopenLost, fmt.Errorf("receive: %w", err)}
+			return &linkError{reasonOf(err), fmt.Errorf("receive: %w", err)}
 		}
 		switch v := v.(type) {
 		case *redis.Message:
@@ -88,6 +89,14 @@ func (l *lane) readLink(ctx context.Context, ps *redis.PubSub) error {
 		}
 	}
 	return context.Cause(ctx)
+}
+
+// reasonOf tells a link that is silent from one that is gone.
+func reasonOf(err error) reopenReason {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return reopenSilent
+	}
+	return reopenLost
 }
 
 func (l *lane) subscription(v *redis.Subscription) error {

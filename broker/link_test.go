@@ -2,176 +2,36 @@ package broker
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"wssgateway/broker/redistest"
 )
-
-// traffic publishes steadily to one channel and remembers what was
-// acknowledged. After an error it tries again with the same key until it gets
-// an answer.
-type traffic struct {
-	channel string
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-
-	mu           sync.Mutex
-	acknowledged []ID // guarded by mu
-}
-
-// trafficEvery is the pause between two messages of one publisher.
-const trafficEvery = 2 * time.Millisecond
-
-// startTraffic publishes from every node given, each one message at a time.
-func startTraffic(t testing.TB, channel string, nodes ...*node) *traffic {
-	ctx, cancel := context.WithCancel(context.Background())
-	f := &traffic{channel: channel, cancel: cancel}
-	for i, n := range nodes {
-		f.wg.Go(func() { f.publish(ctx, n, i) })
-	}
-	t.Cleanup(func() { f.stop() })
-	return f
-}
-
-func (f *traffic) publish(ctx context.Context, n *node, publisher int) {
-	tick := time.NewTicker(trafficEvery)
-	defer tick.Stop()
-	for i := 0; ctx.Err() == nil; i++ {
-		key := fmt.Sprintf("%d-%d", publisher, i)
-		if id, ok := f.try(n, key); ok {
-			f.mu.Lock()
-			f.acknowledged = append(f.acknowledged, id)
-			f.mu.Unlock()
-		}
-		<-tick.C
-	}
-}
-
-// try publishes until there is an answer, or no hope for one.
-func (f *traffic) try(n *node, key string) (ID, bool) {
-	deadline := time.Now().Add(patience)
-	for time.Now().Before(deadline) {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		id, err := n.Publish(ctx, Publication{
-			Channel: f.channel, Payload: []byte(key), Retention: keep, Key: key, Scope: "traffic",
-		})
-		cancel()
-		if err == nil {
-			return id, true
-		}
-	}
-	return ID{}, false
-}
-
-// stop ends the traffic and returns what was acknowledged, in order.
-func (f *traffic) stop() []ID {
-	f.cancel()
-	f.wg.Wait()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	slices.SortFunc(f.acknowledged, ID.Compare)
-	return f.acknowledged
-}
-
-// next returns an id that was acknowledged after the call.
-func (f *traffic) next(t testing.TB) (id ID) {
-	t.Helper()
-	f.mu.Lock()
-	n := len(f.acknowledged)
-	f.mu.Unlock()
-	eventually(t, "publishing works", func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if len(f.acknowledged) > n {
-			id = f.acknowledged[len(f.acknowledged)-1]
-		}
-		return len(f.acknowledged) > n
-	})
-	return id
-}
-
-// trial is a pair of nodes under traffic whose links are about to suffer.
-type trial struct {
-	*traffic
-	nodes     []*node
-	recorders []*recorder
-	idle      []*recorder // of a channel on which nothing happens
-}
-
-func startTrial(t testing.TB, nodes ...*node) *trial {
-	t.Helper()
-	r := &trial{nodes: nodes}
-	for _, n := range nodes {
-		r.recorders = append(r.recorders, n.subscribe(t, "room"))
-		r.idle = append(r.idle, n.subscribe(t, "idle"))
-	}
-	r.traffic = startTraffic(t, "room", nodes...)
-	r.recovered(t)
-	return r
-}
-
-// recovered returns once what is published now arrives at every subscriber,
-// and how long that took.
-func (r *trial) recovered(t testing.TB) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	id := r.next(t)
-	for _, rec := range r.recorders {
-		rec.wait(t, "delivery goes on", func(events []event) bool {
-			return len(events) > 0 && events[len(events)-1].ID.Compare(id) >= 0
-		})
-	}
-	return time.Since(begin)
-}
-
-// finish ends the traffic and checks what every subscriber saw. lossless:
-// Redis has kept its data, so that nobody may hear of a reset.
-func (r *trial) finish(t testing.TB, lossless bool) {
-	t.Helper()
-	acknowledged := r.stop()
-	last := acknowledged[len(acknowledged)-1]
-	for i, rec := range r.recorders {
-		events := rec.waitFor(t, last)
-		checkStory(t, events, acknowledged)
-		told, idle := resets(events), resets(r.idle[i].all())
-		if lossless && told+idle > 0 {
-			t.Errorf("node %d: %d resets, %d of them idle, want none", i, told+idle, idle)
-		}
-		if !lossless && told == 0 {
-			t.Errorf("node %d: a loss of data was not told", i)
-		}
-		t.Logf("node %d: %d acknowledged, %d delivered, %d resets", i, len(acknowledged), len(ids(events)), told)
-	}
-}
-
-// startNodes starts two nodes on one server.
-func startNodes(t testing.TB, s *redistest.Server) []*node {
-	t.Helper()
-	return []*node{startNode(t, s.Client(t), "", "a"), startNode(t, s.Client(t), "", "b")}
-}
 
 func TestKilledLinksLoseNothing(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	r := startTrial(t, startNodes(t, s)...)
 	var slowest time.Duration
-	for range 30 {
-		if s.KillPubSub() == 0 {
-			t.Error("no link was up")
+	for i := range 30 {
+		if got := s.KillPubSub(); got != len(r.nodes) {
+			t.Errorf("%d links were up, want %d", got, len(r.nodes))
 		}
 		slowest = max(slowest, r.recovered(t))
-	}
-	t.Logf("slowest recovery %v", slowest)
-	r.finish(t, true)
-	for _, n := range r.nodes {
-		if got := n.metric(t, "gateway_link_reopenings_total", "reason", string(reopenLost)); got < 20 {
-			t.Errorf("%v links counted as lost", got)
+		for _, n := range r.nodes {
+			eventually(t, "the link is open again", func() bool {
+				lost := n.metric(t, "gateway_link_reopenings_total", "reason", string(reopenLost))
+				return int(lost) > i && n.metric(t, "gateway_links_up") == 1
+			})
 		}
 	}
+	t.Logf("slowest recovery %v", slowest)
+	r.finish(t, 0)
 }
 
 func TestRestartWithDataLosesNothing(t *testing.T) {
@@ -183,7 +43,7 @@ func TestRestartWithDataLosesNothing(t *testing.T) {
 		s.Restart()
 		t.Logf("recovered in %v", r.recovered(t))
 	}
-	r.finish(t, true)
+	r.finish(t, 0)
 }
 
 func TestRestartWithoutDataIsTold(t *testing.T) {
@@ -195,7 +55,7 @@ func TestRestartWithoutDataIsTold(t *testing.T) {
 		s.Restart()
 		t.Logf("recovered in %v", r.recovered(t))
 	}
-	r.finish(t, false)
+	r.finish(t, 3)
 }
 
 func TestFlushIsTold(t *testing.T) {
@@ -206,7 +66,7 @@ func TestFlushIsTold(t *testing.T) {
 		s.CLI("FLUSHALL")
 		t.Logf("recovered in %v", r.recovered(t))
 	}
-	r.finish(t, false)
+	r.finish(t, 5)
 	for _, n := range r.nodes {
 		eventually(t, "the loss is counted", func() bool { return n.metric(t, "gateway_redis_data_losses_total") > 0 })
 	}
@@ -226,7 +86,11 @@ func TestFlushIsToldOnChannelWithoutMessages(t *testing.T) {
 	proxy.Blackhole(false)
 	r.wait(t, "the loss is told", func(events []event) bool { return resets(events) == 1 })
 	id := n.publish(t, "room", "y", keep)
-	checkStory(t, r.waitFor(t, id), []ID{id})
+	events := r.waitFor(t, id)
+	checkStory(t, events, []ID{id})
+	if len(events) != 2 {
+		t.Errorf("%d events, want a reset and a message", len(events))
+	}
 }
 
 func TestBlackHoleLosesNothing(t *testing.T) {
@@ -238,7 +102,7 @@ func TestBlackHoleLosesNothing(t *testing.T) {
 	<-time.After(5 * time.Second) // as long as that, not until something
 	proxy.Blackhole(false)
 	t.Logf("recovered in %v", r.recovered(t))
-	r.finish(t, true)
+	r.finish(t, 0)
 }
 
 func TestCutConnectionsLoseNothing(t *testing.T) {
@@ -252,19 +116,34 @@ func TestCutConnectionsLoseNothing(t *testing.T) {
 		slowest = max(slowest, r.recovered(t))
 	}
 	t.Logf("slowest recovery %v", slowest)
-	r.finish(t, true)
+	r.finish(t, 0)
 }
 
 // A link may be alive and yet hear nothing of what is published, as after a
-// failover: only the probe tells.
+// failover, or only what others publish where it has ended up.
 func TestDeafLinkIsReopened(t *testing.T) {
-	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		chatty bool
+	}{{"silent", false}, {"chatty", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			testDeafLink(t, tt.chatty)
+		})
+	}
+}
+
+func testDeafLink(t *testing.T, chatty bool) {
 	master := redistest.Start(t)
 	replica := redistest.StartReplica(t, master)
 	replica.Detach()
 	proxy := redistest.NewProxy(t, master.Addr())
 	deaf := startNode(t, split{master.Client(t), dial(t, proxy.Addr())}, "", "deaf")
 	r := startTrial(t, deaf, startNode(t, master.Client(t), "", "other"))
+	if chatty {
+		deaf.subscribe(t, "noise")
+		chatter(t, replica.Client(t), deaf.layout.live("noise"))
+	}
 	silent := func() float64 {
 		return deaf.metric(t, "gateway_link_reopenings_total", "reason", string(reopenSilent))
 	}
@@ -279,11 +158,83 @@ func TestDeafLinkIsReopened(t *testing.T) {
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("found deaf after %v", took)
 	}
-	eventually(t, "the node is not ready", func() bool { return deaf.Ready(2*time.Second) == ErrDeaf })
+	eventually(t, "the node is not ready", func() bool { return errors.Is(deaf.Ready(2*time.Second), ErrDeaf) })
 	proxy.SetTarget(master.Addr())
 	t.Logf("recovered in %v", r.recovered(t))
-	r.finish(t, true)
 	eventually(t, "the node is ready", func() bool { return deaf.Ready(2*time.Second) == nil })
+	r.finish(t, 0)
+}
+
+// chatter publishes to a pub/sub channel until the test ends.
+func chatter(t testing.TB, rdb redis.UniversalClient, live string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			_ = rdb.Publish(ctx, live, "noise").Err() // fails only at the end
+			<-tick.C
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+}
+
+// What was the last message while the link was away is found when it is back,
+// not only by the next message or the sweep.
+func TestReopenedLinkFindsLastMessages(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	away := redistest.Start(t)
+	away.Kill()
+	proxy := redistest.NewProxy(t, s.Addr())
+	n := startNode(t, split{s.Client(t), dial(t, proxy.Addr())}, "", "a")
+	var recorders [100]*recorder
+	for i := range recorders {
+		recorders[i] = n.subscribe(t, room(i))
+		recorders[i].waitFor(t, n.publish(t, room(i), "seen", keep))
+	}
+	proxy.SetTarget(away.Addr())
+	proxy.Cut()
+	eventually(t, "the link is down", func() bool { return n.metric(t, "gateway_links_up") == 0 })
+	var lost [len(recorders)]ID
+	for i := range recorders {
+		lost[i] = n.publish(t, room(i), "x", keep)
+	}
+	proxy.SetTarget(s.Addr())
+	begin := time.Now()
+	for i, r := range recorders {
+		checkStory(t, r.waitFor(t, lost[i]), lost[i:i+1])
+	}
+	if took := time.Since(begin); took > sweepTurn*watchEvery/3 {
+		t.Errorf("found after %v", took)
+	}
+}
+
+// An id of before a loss must never be issued again: whoever saw it would take
+// the new message for the old one.
+func TestFlushWithinOneMillisecondIsTold(t *testing.T) {
+	t.Parallel()
+	m := redistest.Embedded(t)
+	n := startNode(t, dial(t, m.Addr()), "", "a")
+	r := n.subscribe(t, "room")
+	m.SetTime(time.Now()) // stops its clock
+	before := n.publishMany(t, "room", 3, keep)
+	r.waitFor(t, before[2])
+	m.FlushAll()
+	after := n.publish(t, "room", "after", keep)
+	if after.Compare(before[2]) <= 0 {
+		t.Errorf("%s was issued after %s", after, before[2])
+	}
+	events := r.waitFor(t, after)
+	checkStory(t, events, append(before, after))
+	if resets(events) != 1 {
+		t.Errorf("%d resets, want 1", resets(events))
+	}
 }
 
 // A failover may lose what was acknowledged and not replicated yet; whoever

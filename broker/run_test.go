@@ -91,7 +91,7 @@ func TestReadyOnlyWhileProbesComeBack(t *testing.T) {
 	}
 	n := startNode(t, s.Client(t), "", "a")
 	s.Pause()
-	eventually(t, "a paused Redis is noticed", func() bool { return n.Ready(2*time.Second) == ErrDeaf })
+	eventually(t, "a paused Redis is noticed", func() bool { return errors.Is(n.Ready(2*time.Second), ErrDeaf) })
 	s.Resume()
 	eventually(t, "the node is ready again", func() bool { return n.Ready(2*time.Second) == nil })
 }

@@ -54,7 +54,7 @@ type Subscription struct {
 	queue     []Message
 	queued    int  // bytes
 	overflow  bool // the queue was dropped; it stays empty until the stream was read
-	again     bool // doubt came up while a repair was under way
+	again     bool // doubt came up since Redis was last asked
 }
 
 // ErrSubscribed is returned by Subscribe for a channel that has a subscription.
@@ -101,7 +101,7 @@ func (s *Subscription) receive(m Message) {
 	defer s.mu.Unlock()
 	switch {
 	case s.state == closed:
-	case m.ID.IsZero():
+	case m.ID.IsZero() || !s.history:
 		s.sink.Deliver(m) // live only: nothing to be in order with
 	case s.state != live:
 		s.enqueue(m)
@@ -164,23 +164,32 @@ func (s *Subscription) doubt() {
 	if s.state == live {
 		s.state = suspect
 	}
-	s.again = s.repairing
+	s.again = true
+}
+
+// ask is called before Redis is asked where the channel stands, for settle: an
+// answer to a question from before a doubt does not remove it.
+func (s *Subscription) ask() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.repairing {
+		s.again = false
+	}
 }
 
 // settle takes in where the channel stands in Redis, read after the link had
-// confirmed the subscription. base is where a channel stands on which nothing
-// was published.
-func (s *Subscription) settle(head, base ID) {
+// confirmed the subscription.
+func (s *Subscription) settle(head ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.again: // queued once more
+		return
 	case s.state == pending:
 		s.last = head
 		defer close(s.ready)
 	case s.state != suspect || s.repairing:
 		return
-	case s.last.IsZero() && head == base:
-		s.last = base // nothing was there, and nothing is
 	}
 	before := s.last
 	drained := s.drain()
@@ -315,7 +324,7 @@ func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult 
 	case len(page) > 0:
 		return progress
 	case giveUp:
-		s.queue = s.queue[1:]
+		s.queue, s.queued = nil, 0 // what of it is stored after all, the stream has
 		s.reset(s.last)
 		return progress
 	}

@@ -54,15 +54,17 @@ func (l *lane) settleAll(ctx context.Context) {
 		case <-l.toSettle.wake:
 		}
 		subs := l.toSettle.take(settleBatch)
+		for _, s := range subs {
+			s.ask()
+		}
 		heads, err := l.heads(ctx, subs)
 		if err != nil {
 			l.pause(reopenPause)
 			l.toSettle.add(subs...)
 			continue
 		}
-		base := l.baseline()
 		for i, s := range subs {
-			s.settle(heads[i].id, base)
+			s.settle(heads[i].id)
 		}
 	}
 }
@@ -109,8 +111,11 @@ func (l *lane) heads(ctx context.Context, subs []*Subscription) ([]head, error) 
 }
 
 // checkEpoch takes in the epoch as Redis has it. If it is not the one the lane
-// knows, Redis has lost its data, and all that is live is in doubt.
+// knows, Redis has lost its data, and all that is live is in doubt: before
+// anybody else goes by the new epoch.
 func (l *lane) checkEpoch(ctx context.Context, epoch any) error {
+	l.checking.Lock()
+	defer l.checking.Unlock()
 	known := l.knownEpoch()
 	s, _ := epoch.(string)
 	if s == known && s != "" {

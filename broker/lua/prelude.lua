@@ -12,11 +12,14 @@ end
 
 -- ensure_epoch returns the id and the kind of the epoch of a lane: the life of
 -- the data in Redis. A node that knew an earlier epoch than the one it finds
--- has seen data being lost, and says so in the kind: 'first' or 'lost'.
+-- has seen data being lost, and says so in the kind: 'first' or 'lost'. The id
+-- is one millisecond ahead, so that it comes after all that were issued before,
+-- even in the millisecond of the loss.
 local function ensure_epoch(key, known)
   local epoch = redis.call('GET', key)
   if not epoch then
-    epoch = next_id('0-0') .. (known == '' and ' first' or ' lost')
+    local ms = string.match(next_id('0-0'), '^%d+')
+    epoch = string.format('%.0f-0', ms + 1) .. (known == '' and ' first' or ' lost')
     redis.call('SET', key, epoch)
   end
   local id, kind = string.match(epoch, '^(%S+) (%S+)')

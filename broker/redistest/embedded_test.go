@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +27,19 @@ func TestInMemoryKeysExpireByFakeClock(t *testing.T) {
 		time.Sleep(time.Hour + time.Second)
 		if n, err := client.Exists(t.Context(), "k").Result(); err != nil || n != 0 {
 			t.Errorf("EXISTS after the TTL = %d, %v", n, err)
+		}
+	})
+}
+
+func TestInMemoryTakesLongPipelines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := EmbeddedClient(t, InMemory(t))
+		pipe := client.Pipeline()
+		for range 100 {
+			pipe.Echo(t.Context(), strings.Repeat("x", 10_000))
+		}
+		if _, err := pipe.Exec(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -1,2 +1,0 @@
-package broker
-func (s *Subscription) ask() {}
