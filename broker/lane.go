@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,8 @@ type lane struct {
 	// Set by run before anything else can use them.
 	ctx  context.Context // ends with run
 	work workGroup       // repairs under way
+
+	down time.Time // since when there is no link; zero: there is one, or never was; owned by run
 
 	heardAt atomic.Int64 // when the probe last came back, in unix nanoseconds
 
@@ -51,9 +54,12 @@ func newLane(b *Broker, rdb redis.UniversalClient, number int, node string) *lan
 	}
 }
 
-// reopenPause is waited before a link is opened again, so that a Redis that
-// refuses connections is not hammered.
-const reopenPause = 200 * time.Millisecond
+// What is waited before a link is opened again, longer each time that fails, so
+// that a Redis that is away is not hammered and is noticed soon when it is back.
+const (
+	reopenPause    = 200 * time.Millisecond
+	maxReopenPause = time.Second
+)
 
 // run keeps the lane's link open until ctx is done.
 func (l *lane) run(ctx context.Context) {
@@ -61,17 +67,32 @@ func (l *lane) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { l.settleAll(ctx) })
 	wg.Go(func() { l.watch(ctx) })
-	for ctx.Err() == nil {
-		reason, err := l.serveLink(ctx)
+	wait := reopenPause
+	for {
+		opened, err := l.serveLink(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		l.b.metrics.reopenings[reason].Inc()
-		l.b.log.Warn("redis link lost", "lane", l.number, "reason", string(reason), "error", err)
-		l.pause(reopenPause)
+		l.b.metrics.reopenings[reasonOf(err)].Inc()
+		level := slog.LevelDebug // it was said when the link was lost
+		if opened || l.down.IsZero() {
+			level, wait = slog.LevelWarn, reopenPause
+			l.down = time.Now()
+		}
+		l.b.log.Log(ctx, level, "redis link lost", "lane", l.number, "reason", string(reasonOf(err)), "error", err)
+		l.pause(wait)
+		wait = min(2*wait, maxReopenPause)
 	}
 	wg.Wait()
 	l.work.Wait()
+}
+
+// opened takes in that the link stands.
+func (l *lane) opened() {
+	if !l.down.IsZero() {
+		l.b.log.Info("redis link restored", "lane", l.number, "after", time.Since(l.down).Round(time.Millisecond))
+		l.down = time.Time{}
+	}
 }
 
 // pause waits for d and reports whether the lane still runs.

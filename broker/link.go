@@ -21,19 +21,27 @@ const (
 	subscribeBatch = 512
 )
 
-// linkError is why a link was given up.
-type linkError struct {
-	reason reopenReason
-	err    error
+// Why a link is given up though its connection may still stand.
+var (
+	errSilent  = errors.New("the probe has not come back")
+	errRevoked = errors.New("unsubscribed by Redis")
+)
+
+// reasonOf says why a link was given up.
+func reasonOf(err error) reopenReason {
+	switch {
+	case errors.Is(err, errRevoked):
+		return reopenRevoked
+	case errors.Is(err, errSilent), errors.Is(err, os.ErrDeadlineExceeded):
+		return reopenSilent
+	}
+	return reopenLost
 }
 
-func (e *linkError) Error() string { return e.err.Error() }
-func (e *linkError) Unwrap() error { return e.err }
-
-// serveLink opens a link and serves it until it fails or ctx is done. The
-// library would reconnect by itself, silently; here every failure ends the link
-// and the next one is compared with the streams.
-func (l *lane) serveLink(ctx context.Context) (reopenReason, error) {
+// serveLink opens a link and serves it until it fails or ctx is done; it reports
+// whether the link ever stood. The library would reconnect by itself, silently;
+// here every failure ends the link and the next one is compared with the streams.
+func (l *lane) serveLink(ctx context.Context) (opened bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ps := l.rdb.Subscribe(ctx) // connects with the first channel
@@ -42,8 +50,9 @@ func (l *lane) serveLink(ctx context.Context) (reopenReason, error) {
 	defer context.AfterFunc(ctx, closeOnce)()
 
 	if err := l.open(ctx, ps); err != nil {
-		return reopenLost, err
+		return false, err
 	}
+	l.opened()
 	l.b.metrics.links.Inc()
 	defer l.b.metrics.links.Dec()
 
@@ -52,12 +61,7 @@ func (l *lane) serveLink(ctx context.Context) (reopenReason, error) {
 	wg.Go(func() { cancel(l.writeLink(ctx, ps)) })
 	wg.Go(func() { cancel(l.probeLink(ctx)) })
 	wg.Wait()
-
-	err := context.Cause(ctx)
-	if e, ok := errors.AsType[*linkError](err); ok {
-		return e.reason, err
-	}
-	return reopenLost, err
+	return true, context.Cause(ctx)
 }
 
 // open subscribes to the node's own probe and waits for the confirmation.
@@ -77,7 +81,7 @@ func (l *lane) readLink(ctx context.Context, ps *redis.PubSub) error {
 	for ctx.Err() == nil {
 		v, err := ps.ReceiveTimeout(ctx, silence)
 		if err != nil {
-			return &linkError{reasonOf(err), fmt.Errorf("receive: %w", err)}
+			return fmt.Errorf("receive: %w", err)
 		}
 		switch v := v.(type) {
 		case *redis.Message:
@@ -91,14 +95,6 @@ func (l *lane) readLink(ctx context.Context, ps *redis.PubSub) error {
 	return context.Cause(ctx)
 }
 
-// reasonOf tells a link that is silent from one that is gone.
-func reasonOf(err error) reopenReason {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return reopenSilent
-	}
-	return reopenLost
-}
-
 func (l *lane) subscription(v *redis.Subscription) error {
 	channel, ok := l.b.layout.channel(l.number, v.Channel)
 	if !ok {
@@ -109,7 +105,7 @@ func (l *lane) subscription(v *redis.Subscription) error {
 		l.confirmed(channel)
 	case "unsubscribe", "sunsubscribe":
 		if !l.unsubscribed(channel) {
-			return &linkError{reopenRevoked, fmt.Errorf("unsubscribed from %q by Redis", v.Channel)}
+			return fmt.Errorf("%q: %w", v.Channel, errRevoked)
 		}
 	}
 	return nil
@@ -148,7 +144,7 @@ func (l *lane) send(ctx context.Context, ps *redis.PubSub, command string, chann
 		}
 	}
 	if err := f[command](ctx, channels...); err != nil {
-		return &linkError{reopenLost, fmt.Errorf("%s: %w", command, err)}
+		return fmt.Errorf("%s: %w", command, err)
 	}
 	return nil
 }
@@ -171,7 +167,7 @@ func (l *lane) probeLink(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if time.Since(opened) > silence && !l.heard(silence) {
-			return &linkError{reopenSilent, fmt.Errorf("probe has not come back for %s", silence)}
+			return fmt.Errorf("%w for %s", errSilent, silence)
 		}
 	}
 }
