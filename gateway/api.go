@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -9,7 +10,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -17,6 +17,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"wssgateway/gateway/wire"
+	"wssgateway/session"
 )
 
 // routeAPI wires the server API, which backends call.
@@ -31,9 +32,9 @@ func (g *Gateway) routeAPI(r *gin.RouterGroup) {
 // authorize lets calls through that have the API key. It takes the same time
 // whatever the key, so that it cannot be guessed piece by piece.
 func (g *Gateway) authorize(gc *gin.Context) {
-	key, ok := strings.CutPrefix(gc.GetHeader("Authorization"), "Bearer ")
+	key := bearer(gc.GetHeader("Authorization"))
 	got, want := sha256.Sum256([]byte(key)), sha256.Sum256([]byte(g.cfg.APIKey))
-	if !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 		gc.Header("WWW-Authenticate", "Bearer")
 		problem(gc, http.StatusUnauthorized, wire.Unauthorized, "the API key is missing or wrong")
 	}
@@ -237,18 +238,47 @@ func (g *Gateway) apiDisconnect(gc *gin.Context) {
 	}
 	ctx, cancel := g.requestContext()
 	defer cancel()
-	owners, err := g.sessions.Disconnect(ctx, user, gc.Param("session"))
+	n, err := g.disconnect(ctx, user, gc.Param("session"))
 	if err != nil {
 		g.unavailable(gc, err)
 		return
 	}
-	for _, o := range owners {
-		if err := g.control.tell(ctx, opDisconnect, o); err != nil {
-			g.unavailable(gc, err)
-			return
+	gc.JSON(http.StatusOK, gin.H{"disconnected": n})
+}
+
+// disconnect ends the sessions of a user, or one of them, and returns how many
+// were connected. The nodes are told before the registry forgets the sessions,
+// so that a call that failed can be repeated.
+func (g *Gateway) disconnect(ctx context.Context, user, id string) (int, error) {
+	connected, err := g.sessions.User(ctx, user)
+	if err != nil {
+		return 0, err
+	}
+	told := make(map[session.Owner]bool)
+	tell := func(o session.Owner) error {
+		if told[o] {
+			return nil
+		}
+		told[o] = true
+		return g.control.tell(ctx, opDisconnect, o)
+	}
+	for _, s := range connected {
+		if id == "" || id == s.ID {
+			if err := tell(s.Owner); err != nil {
+				return 0, err
+			}
 		}
 	}
-	gc.JSON(http.StatusOK, gin.H{"disconnected": len(owners)})
+	ended, err := g.sessions.Disconnect(ctx, user, id)
+	if err != nil {
+		return 0, err
+	}
+	for _, o := range ended { // those that have moved meanwhile
+		if err := tell(o); err != nil {
+			return 0, err
+		}
+	}
+	return len(told), nil
 }
 
 type nodeAnswer struct {

@@ -15,6 +15,7 @@ const tokenLeeway = 10 * time.Second
 type verifier struct {
 	parser *jwt.Parser
 	secret []byte
+	kinds  map[string]ClientLimits
 }
 
 func newVerifier(cfg *Config) *verifier {
@@ -28,7 +29,7 @@ func newVerifier(cfg *Config) *verifier {
 	if cfg.Audience != "" {
 		options = append(options, jwt.WithAudience(cfg.Audience))
 	}
-	return &verifier{parser: jwt.NewParser(options...), secret: []byte(cfg.JWTSecret)}
+	return &verifier{parser: jwt.NewParser(options...), secret: []byte(cfg.JWTSecret), kinds: cfg.Limits.Clients}
 }
 
 // tokenClaims are the claims of a token, named as in docs/protocol.md.
@@ -62,15 +63,17 @@ func (v *verifier) verify(token string) (*grant, error) {
 			return nil, fmt.Errorf("token's join has %q, which is not a channel", channel)
 		}
 	}
-	return c.grant(), nil
+	return c.grant(v.kinds), nil
 }
 
-func (c *tokenClaims) grant() *grant {
+// grant returns what the claims grant. A kind of client that has no limits of
+// its own is one of the default kind, so that no token has more by a new name.
+func (c *tokenClaims) grant(kinds map[string]ClientLimits) *grant {
 	g := &grant{
 		user: c.Subject, client: c.Client,
 		join: c.Join, subscribe: c.Subscribe, publish: c.Publish,
 	}
-	if g.client == "" {
+	if _, ok := kinds[g.client]; !ok {
 		g.client = clientDefault
 	}
 	if c.ExpiresAt != nil {

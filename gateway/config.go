@@ -185,14 +185,6 @@ func (c *Config) class(channel string) Class {
 	return c.Classes[ClassDefault]
 }
 
-// client returns the limits of a kind of client, which a token names.
-func (l *Limits) client(kind string) ClientLimits {
-	if c, ok := l.Clients[kind]; ok {
-		return c
-	}
-	return l.Clients[clientDefault]
-}
-
 // isAddress reports whether s is an IP address or a CIDR.
 func isAddress(s string) bool {
 	if _, err := netip.ParsePrefix(s); err == nil {

@@ -52,6 +52,8 @@ type conn struct {
 	members []*member  // the channels it is subscribed to
 	gone    bool       // torn down: nothing is added any more
 
+	paging sync.Mutex // held while a page of a replay is in memory
+
 	round []byte // owned by the shard's goroutine: what this round has for the connection
 }
 
@@ -68,8 +70,7 @@ func (c *conn) start() {
 	c.timer.fire = c.onTimer
 	c.socket.heard.Store(c.gw.wheel.now.Load())
 	c.setDeadline(c.gw.cfg.AuthTimeout)
-	spread := rand.Int32N(ticks(c.timeout() / 2)) // of the pings
-	c.gw.wheel.schedule(&c.timer, min(spread, ticks(c.gw.cfg.AuthTimeout)))
+	c.rearm()
 	if request := c.hello.connect; request != nil {
 		c.request(*request, nil)
 	}
@@ -280,7 +281,7 @@ func (c *conn) timeout() time.Duration {
 	if g := c.grant.Load(); g != nil {
 		kind = g.client
 	}
-	return c.gw.cfg.Limits.client(kind).Timeout
+	return c.gw.cfg.Limits.Clients[kind].Timeout
 }
 
 func (c *conn) setDeadline(d time.Duration) {
@@ -289,8 +290,13 @@ func (c *conn) setDeadline(d time.Duration) {
 
 // rearm sets the timer to the next thing that can be due: a deadline, the
 // token's end, a ping. Pings go out at half the timeout.
-func (c *conn) rearm() {
-	next := ticks(c.timeout() / 2)
+func (c *conn) rearm() { c.rearmWithin(ticks(c.timeout() / 2)) }
+
+// spreadPings is rearm for the first ping. Connections that come together, as
+// after a restart, are not to be pinged together.
+func (c *conn) spreadPings() { c.rearmWithin(1 + rand.Int32N(ticks(c.timeout()/2))) }
+
+func (c *conn) rearmWithin(next int32) {
 	now := c.gw.wheel.now.Load()
 	if d := c.deadline.Load(); d != 0 {
 		next = min(next, d-now)

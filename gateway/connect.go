@@ -38,7 +38,7 @@ func (c *conn) connect(r wire.Request) error {
 	defer cancel()
 	claimed, err := c.gw.sessions.Claim(ctx, session.Claim{
 		User: g.user, Wanted: r.Session, Device: r.Device, Client: g.client, IP: c.ip,
-		Limit: c.gw.cfg.Limits.client(g.client).Connections, Holder: c,
+		Limit: c.gw.cfg.Limits.Clients[g.client].Connections, Holder: c,
 	})
 	if err != nil {
 		c.refuseClaim(r.Ref, err)
@@ -152,7 +152,7 @@ func (c *conn) welcome(ctx context.Context, r wire.Request, claimed session.Clai
 		}
 	}
 	c.recordChannels()
-	c.rearm()
+	c.spreadPings()
 }
 
 // enterAll enters what was asked for, and what every session and this token
@@ -172,15 +172,16 @@ func (c *conn) enterAll(ctx context.Context, asked map[string]position) []outcom
 	for i, name := range names {
 		out := &outcomes[i]
 		out.name = name
-		if !slices.Contains(own, name) {
-			free--
-		}
+		chosen := !slices.Contains(own, name)
 		switch {
 		case !g.maySubscribe(&c.gw.cfg, name):
 			out.code = wire.Forbidden
-		case free < 0 && !slices.Contains(own, name):
+		case chosen && free == 0:
 			out.code = wire.LimitExceeded
 		default:
+			if chosen {
+				free--
+			}
 			wg.Go(func() { out.enter(ctx, c, asked[name]) })
 		}
 	}

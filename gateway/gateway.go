@@ -124,8 +124,10 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	case err = <-failed:
 	}
 	g.drain()
+	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
 	for _, s := range servers {
-		err = errors.Join(err, closeServer(s))
+		err = errors.Join(err, closeServer(closing, s))
 	}
 	return err
 }
@@ -145,13 +147,20 @@ func (g *Gateway) server(h http.Handler) *http.Server {
 	}
 }
 
-// closeServer lets requests that are under way end. WebSockets are not among
-// them: they are gone.
-func closeServer(s *http.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
-	defer cancel()
-	if err := s.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("gateway: shutdown: %w", err), s.Close())
+// closeTimeout is what requests that are under way have to end: none of them
+// waits for Redis any more.
+const closeTimeout = time.Second
+
+// closeServer lets requests that are under way end, until ctx is done.
+// WebSockets are not among them: they are gone. Who has connected and asked for
+// nothing, which Shutdown takes for a request, is cut off and nobody's mistake.
+func closeServer(ctx context.Context, s *http.Server) error {
+	err := s.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("gateway: shutdown: %w", err)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func backends(t *testing.T, test func(t *testing.T, connect func() redis.Univers
 // node is a gateway in this process, on real sockets.
 type node struct {
 	*gateway.Gateway
-	t        *testing.T
+	t        testing.TB
 	name     string
 	url      string // ws://…/ws
 	api      string // http://…
@@ -72,13 +72,16 @@ func testConfig(name string) gateway.Config {
 }
 
 // startNode starts a node, ready when it returns and stopped when the test ends.
-func startNode(t *testing.T, name string, rdb redis.UniversalClient, change ...func(*gateway.Config)) *node {
+func startNode(t testing.TB, name string, rdb redis.UniversalClient, change ...func(*gateway.Config)) *node {
 	t.Helper()
 	cfg := testConfig(name)
 	for _, f := range change {
 		f(&cfg)
 	}
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if _, ok := t.(*testing.B); ok {
+		log = slog.New(slog.DiscardHandler) // a test's log stays in memory
+	}
 	log = log.With("node", name)
 	n := &node{t: t, name: name, metrics: prometheus.NewRegistry()}
 	b := broker.New(rdb, broker.Config{
@@ -131,7 +134,7 @@ func (n *node) run(b *broker.Broker, public, admin net.Listener) {
 	n.t.Cleanup(n.stop)
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -141,7 +144,7 @@ func listen(t *testing.T) net.Listener {
 }
 
 // await waits until f returns nil.
-func await(t *testing.T, f func() error) {
+func await(t testing.TB, f func() error) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
@@ -156,7 +159,7 @@ func await(t *testing.T, f func() error) {
 	}
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Logf("%s", bytes.TrimRight(p, "\n"))
@@ -200,12 +203,12 @@ func (f frame) channel(name string) frame {
 
 // client is a WebSocket client that speaks frames, without a policy of its own.
 type client struct {
-	t    *testing.T
+	t    testing.TB
 	conn *websocket.Conn
 }
 
 // dial connects to a node. Query is what follows the question mark.
-func (n *node) dial(t *testing.T, query string, header ...string) *client {
+func (n *node) dial(t testing.TB, query string, header ...string) *client {
 	t.Helper()
 	c, resp, err := n.tryDial(t, query, header...)
 	if err != nil {
@@ -218,7 +221,7 @@ func (n *node) dial(t *testing.T, query string, header ...string) *client {
 	return c
 }
 
-func (n *node) tryDial(t *testing.T, query string, header ...string) (*client, *http.Response, error) {
+func (n *node) tryDial(t testing.TB, query string, header ...string) (*client, *http.Response, error) {
 	t.Helper()
 	h := http.Header{}
 	for i := 0; i+1 < len(header); i += 2 {
@@ -236,7 +239,7 @@ func (n *node) tryDial(t *testing.T, query string, header ...string) (*client, *
 }
 
 // connect connects a user by the query string alone and returns the reply too.
-func (n *node) connect(t *testing.T, user, query string) (*client, frame) {
+func (n *node) connect(t testing.TB, user, query string) (*client, frame) {
 	t.Helper()
 	c := n.dial(t, "access_token="+token(user)+"&connect=1&"+query)
 	return c, c.expect("connected")
@@ -325,7 +328,7 @@ func (c *client) expectClose(code websocket.StatusCode) {
 }
 
 // call calls the server API and returns the status and the decoded answer.
-func (n *node) call(t *testing.T, method, path, body string) (int, any) {
+func (n *node) call(t testing.TB, method, path, body string) (int, any) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, n.api+path, strings.NewReader(body))
 	if err != nil {
@@ -349,7 +352,7 @@ func (n *node) call(t *testing.T, method, path, body string) (int, any) {
 }
 
 // publish publishes through the server API and returns the id.
-func (n *node) publish(t *testing.T, body string) string {
+func (n *node) publish(t testing.TB, body string) string {
 	t.Helper()
 	status, answer := n.call(t, "POST", "/v1/publish", body)
 	m, _ := answer.(map[string]any)

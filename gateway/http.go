@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -22,13 +23,14 @@ var quietGin = sync.OnceFunc(func() { gin.SetMode(gin.ReleaseMode) })
 func (g *Gateway) engine() (*gin.Engine, error) {
 	quietGin()
 	e := gin.New()
-	e.UseRawPath = true // a user's name may have a slash
+	e.UseEscapedPath, e.UnescapePathValues = true, false // a user's name may have a slash: unescapePath
 	if err := e.SetTrustedProxies(g.cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
-	e.Use(g.count, gin.CustomRecoveryWithWriter(nil, g.recovered))
-	e.GET("/healthz", func(gc *gin.Context) { gc.String(http.StatusOK, "ok\n") })
-	e.GET("/readyz", g.readyz)
+	e.Use(g.count, gin.CustomRecoveryWithWriter(nil, g.recovered), unescapePath)
+	probes := []string{http.MethodGet, http.MethodHead} // some balancers ask with HEAD
+	e.Match(probes, "/healthz", func(gc *gin.Context) { gc.String(http.StatusOK, "ok\n") })
+	e.Match(probes, "/readyz", g.readyz)
 	e.NoRoute(func(gc *gin.Context) { problem(gc, http.StatusNotFound, wire.NotFound, "no such endpoint") })
 	return e, nil
 }
@@ -58,6 +60,16 @@ func (g *Gateway) adminHandler(reg *prometheus.Registry) (http.Handler, error) {
 		g.routeAPI(e.Group("/v1", g.authorize))
 	}
 	return e, nil
+}
+
+// unescapePath unescapes what the path names. Gin itself would take a plus sign
+// for a space, which it is in a query string only.
+func unescapePath(gc *gin.Context) {
+	for i := range gc.Params {
+		if value, err := url.PathUnescape(gc.Params[i].Value); err == nil {
+			gc.Params[i].Value = value
+		}
+	}
 }
 
 // readyPatience is how long Redis may be away before the node is not ready: a

@@ -73,15 +73,32 @@ type member struct {
 	conn    *conn
 	channel *channel
 
-	left atomic.Bool // a replay need not go on
+	sending sync.Mutex  // guards what follows; held while a replay sends, taken before socket.mu
+	left    atomic.Bool // set under sending: a replay sends nothing any more
+	sent    broker.ID   // where the replay has got
+	follows bool        // the next message of the replay must follow on sent
 
 	// Owned by the shard's goroutine once attached.
 	after    broker.ID // what is delivered comes after it
 	held     bool      // a replay is under way: keep what arrives
-	kept     []item
+	kept     []item    // a reset, if any, is the first
 	bytes    int
 	overflow bool      // too much was kept: what came after from, up to after, was given up
 	from     broker.ID // what is kept follows on it
+}
+
+// leave has nothing more come from a replay.
+func (m *member) leave() {
+	m.sending.Lock()
+	defer m.sending.Unlock()
+	m.left.Store(true)
+}
+
+// got notes where the replay has got.
+func (m *member) got(sent broker.ID, follows bool) {
+	m.sending.Lock()
+	defer m.sending.Unlock()
+	m.sent, m.follows = sent, follows
 }
 
 // join returns a channel, subscribed to in Redis. Each join needs a drop, or the
@@ -126,8 +143,8 @@ func (h *hub) subscribe(ch *channel) {
 	}
 	ch.sub = sub
 	ch.mu.Lock()
-	if last := sub.Last(); last.Compare(ch.last) > 0 {
-		ch.last = last
+	if ch.last.IsZero() { // nothing was delivered yet
+		ch.last = sub.Last()
 	}
 	ch.mu.Unlock()
 	if ch.refs == 0 {
@@ -174,10 +191,8 @@ func (h *hub) hold(c *conn, ch *channel, old *member) (*member, broker.ID) {
 	m := &member{conn: c, channel: ch, held: true}
 	at := ch.attach(m, old)
 	if old != nil {
-		old.left.Store(true)
-		done := make(chan struct{})
-		c.shard.enqueue(item{kind: itemBarrier, done: done})
-		<-done
+		old.leave()
+		c.shard.await()
 	}
 	return m, at
 }
@@ -205,15 +220,19 @@ func (h *hub) release(m *member, after broker.ID) {
 }
 
 // leave ends a membership. last, if any, is the frame after which the
-// connection gets nothing of the channel.
+// connection gets nothing of the channel; it has been sent when leave returns,
+// so that what answers a later request comes after it.
 func (h *hub) leave(m *member, last []byte) {
 	h.detach(m, last)
 	h.drop(m.channel)
+	if last != nil {
+		m.conn.shard.await()
+	}
 }
 
 // detach is leave for a member whose reference to the channel is another's.
 func (h *hub) detach(m *member, last []byte) {
-	m.left.Store(true)
+	m.leave()
 	m.conn.shard.enqueue(item{kind: itemLeave, channel: m.channel, member: m, frame: last})
 }
 

@@ -15,7 +15,7 @@ type limiter struct {
 const maxRefused = 100
 
 // allow takes one request in. If it is refused, retry says when one will be let
-// through.
+// through, a millisecond at the least.
 func (l *limiter) allow(now time.Time, rate int) (retry time.Duration, ok bool) {
 	perSecond := float64(rate)
 	burst := 2 * perSecond
@@ -23,7 +23,8 @@ func (l *limiter) allow(now time.Time, rate int) (retry time.Duration, ok bool) 
 	l.at = now
 	if l.used+1 > burst {
 		l.refused++
-		return time.Duration((l.used + 1 - burst) / perSecond * float64(time.Second)), false
+		retry = time.Duration((l.used + 1 - burst) / perSecond * float64(time.Second))
+		return max(retry, time.Millisecond), false
 	}
 	l.used++
 	l.refused = 0

@@ -178,8 +178,9 @@ func (n *node) rawRequest(query string, header ...string) string {
 	return b.String()
 }
 
-// rawExchange sends bytes as they are and returns the response to them.
-func (n *node) rawExchange(t *testing.T, request string) (*rawClient, *http.Response) {
+// rawExchange sends bytes as they are and returns status and header of the
+// response to them.
+func (n *node) rawExchange(t *testing.T, request string) (*rawClient, int, http.Header) {
 	t.Helper()
 	nc, err := net.Dial("tcp", strings.TrimPrefix(n.public, "http://"))
 	if err != nil {
@@ -193,15 +194,16 @@ func (n *node) rawExchange(t *testing.T, request string) (*rawClient, *http.Resp
 	if err != nil {
 		t.Fatalf("no response: %v", err)
 	}
-	return r, resp
+	defer resp.Body.Close()
+	return r, resp.StatusCode, resp.Header
 }
 
 // rawDial connects a user, and takes the connected frame in.
 func (n *node) rawDial(t *testing.T, user string, pairs ...string) *rawClient {
 	t.Helper()
-	r, resp := n.rawExchange(t, n.rawRequest(query(append(pairs, "access_token", token(user), "connect", "1")...)))
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("handshake: %s", resp.Status)
+	r, status, _ := n.rawExchange(t, n.rawRequest(query(append(pairs, "access_token", token(user), "connect", "1")...)))
+	if status != http.StatusSwitchingProtocols {
+		t.Fatalf("handshake: %d", status)
 	}
 	if f := r.text(); f.str("type") != "connected" {
 		t.Fatalf("got %v, want connected", f)
@@ -251,6 +253,7 @@ func masked(first byte, payload string) []byte {
 
 // read returns the next frame of the server.
 func (r *rawClient) read() (first byte, payload []byte, err error) {
+	_ = r.nc.SetDeadline(time.Now().Add(patience))
 	var h [2]byte
 	if _, err = io.ReadFull(r.br, h[:]); err != nil {
 		return 0, nil, err
@@ -269,9 +272,13 @@ func (r *rawClient) read() (first byte, payload []byte, err error) {
 }
 
 // expect returns the payload of the next frame, which must begin with a byte.
+// The server's pings come at any time.
 func (r *rawClient) expect(first byte) []byte {
 	r.t.Helper()
 	got, payload, err := r.read()
+	for err == nil && got == fin|opPing {
+		got, payload, err = r.read()
+	}
 	if err != nil {
 		r.t.Fatalf("no frame: %v", err)
 	}
@@ -338,3 +345,6 @@ func httpDo(t *testing.T, method, address, body string, header ...string) (int, 
 }
 
 func base64Of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+// cut breaks the connection off without a word.
+func (c *client) cut() { _ = c.conn.CloseNow() }

@@ -1,9 +1,11 @@
 package gateway_test
 
 import (
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"wssgateway/gateway"
 )
@@ -25,18 +27,18 @@ func TestHandshakeTakesTheTokenFromEverywhere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, resp := n.rawExchange(t, n.rawRequest(how.query, how.header...))
-			if resp.StatusCode != http.StatusSwitchingProtocols {
-				t.Fatal(resp.Status)
+			r, status, header := n.rawExchange(t, n.rawRequest(how.query, how.header...))
+			if status != http.StatusSwitchingProtocols {
+				t.Fatal(status)
 			}
 			want := ""
 			if strings.Contains(name, "protocol") {
 				want = "gateway.v1"
 			}
-			if got := resp.Header.Get("Sec-WebSocket-Protocol"); got != want {
+			if got := header.Get("Sec-WebSocket-Protocol"); got != want {
 				t.Errorf("subprotocol %q, want %q", got, want)
 			}
-			if got := resp.Header.Get("Sec-WebSocket-Accept"); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+			if got := header.Get("Sec-WebSocket-Accept"); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
 				t.Errorf("accept %q", got)
 			}
 			expectHas(t, r.text(), frame{"type": "connected", "user": "alice", "ref": nil})
@@ -84,9 +86,8 @@ func TestHandshakeRefusals(t *testing.T) {
 			if name == "wrong version" {
 				request = strings.Replace(request, "Sec-WebSocket-Version: 13\r\n", "", 1)
 			}
-			_, resp := n.rawExchange(t, request)
-			if resp.StatusCode != how.status {
-				t.Errorf("status %s, want %d", resp.Status, how.status)
+			if _, status, _ := n.rawExchange(t, request); status != how.status {
+				t.Errorf("status %d, want %d", status, how.status)
 			}
 		})
 	}
@@ -113,9 +114,9 @@ func TestHandshakeIsWebSocketOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, resp := n.rawExchange(t, how.request)
-			if how.status != 0 && resp.StatusCode != how.status || resp.StatusCode < 400 || resp.StatusCode > 499 {
-				t.Errorf("status %s, want %d", resp.Status, how.status)
+			_, status, _ := n.rawExchange(t, how.request)
+			if how.status != 0 && status != how.status || status < 400 || status > 499 {
+				t.Errorf("status %d, want %d", status, how.status)
 			}
 		})
 	}
@@ -139,9 +140,9 @@ func TestHandshakeOrigins(t *testing.T) {
 		"https://evil.test/app.example": 403,
 		"null":                          403,
 	} {
-		_, resp := n.rawExchange(t, n.rawRequest("access_token="+token("alice"), "Origin", origin))
-		if resp.StatusCode != status {
-			t.Errorf("origin %s: %s, want %d", origin, resp.Status, status)
+		_, got, _ := n.rawExchange(t, n.rawRequest("access_token="+token("alice"), "Origin", origin))
+		if got != status {
+			t.Errorf("origin %s: %d, want %d", origin, got, status)
 		}
 	}
 }
@@ -196,9 +197,9 @@ func TestFramesThatComeWithTheHandshake(t *testing.T) {
 	t.Parallel()
 	n := startOne(t)
 	early := string(masked(fin|opPing, "hi")) + string(masked(finText, `{"type":"ping","ref":1}`))
-	r, resp := n.rawExchange(t, n.rawRequest("connect=1&access_token="+token("alice"))+early)
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatal(resp.Status)
+	r, status, _ := n.rawExchange(t, n.rawRequest("connect=1&access_token="+token("alice"))+early)
+	if status != http.StatusSwitchingProtocols {
+		t.Fatal(status)
 	}
 	seen := map[string]bool{}
 	for range 3 {
@@ -217,5 +218,29 @@ func TestFramesThatComeWithTheHandshake(t *testing.T) {
 	}
 	if len(seen) != 3 || !seen["reply"] {
 		t.Errorf("got %v", seen)
+	}
+}
+
+func TestWhoAsksForNothingDoesNotHoldTheNode(t *testing.T) {
+	t.Parallel()
+	n := startOne(t)
+	for _, address := range []string{n.public, n.api} {
+		for _, sent := range []string{"", "GET /healthz HTTP/1.1\r\nHost: x", "POST /v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n" +
+			"Authorization: Bearer " + testAPIKey + "\r\n\r\n{"} {
+			nc, err := net.Dial("tcp", strings.TrimPrefix(address, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { nc.Close() })
+			if _, err := nc.Write([]byte(sent)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		httpDo(t, "GET", address+"/healthz", "") // so the others are accepted
+	}
+	start := time.Now()
+	n.stop() // fails the test on an error
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("stopped after %v", took)
 	}
 }

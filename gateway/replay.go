@@ -19,25 +19,41 @@ const (
 	replayRetry = 500 * time.Millisecond
 )
 
+// startReplay starts replay.
+func (c *conn) startReplay(m *member, from, to broker.ID, follows bool) {
+	m.got(from, follows)
+	go c.replay(m, from, to, follows)
+}
+
 // replay sends a held member the messages after from, up to and with to, as the
 // socket takes them, and then releases it. follows: the first message must follow
 // on from; else what is gone before it was told already. A gap that turns up on
 // the way is told with reset.
 func (c *conn) replay(m *member, from, to broker.ID, follows bool) {
 	count := replayPage
-	for from.Compare(to) < 0 {
-		page, err := c.readPage(m.channel.name, from, count)
-		if m.left.Load() {
-			return
-		}
+	for from.Compare(to) < 0 && !m.left.Load() {
+		next, err := c.replayPage(m, &count, from, to, follows)
 		if err != nil {
 			time.Sleep(replayRetry)
 			continue
 		}
-		from, count = c.sendPage(m, page, from, to, follows)
-		follows = true
+		from, follows = next, true
 	}
+	c.socket.awaitDrained() // make room for what was kept
 	c.gw.hub.release(m, from)
+}
+
+// replayPage reads and sends one page, and returns where the next one begins. A
+// connection has one page in memory, however many channels it comes back to.
+func (c *conn) replayPage(m *member, count *int, from, to broker.ID, follows bool) (broker.ID, error) {
+	c.paging.Lock()
+	defer c.paging.Unlock()
+	page, err := c.readPage(m.channel.name, from, *count)
+	if err != nil {
+		return from, err
+	}
+	from, *count = c.sendPage(m, page, from, to, follows)
+	return from, nil
 }
 
 func (c *conn) readPage(channel string, after broker.ID, count int) ([]broker.Message, error) {
@@ -49,22 +65,23 @@ func (c *conn) readPage(channel string, after broker.ID, count int) ([]broker.Me
 // sendPage sends a page, a chunk at a time, each when the socket has taken the
 // one before. It returns where the next page begins and how long it should be.
 func (c *conn) sendPage(m *member, page []broker.Message, from, to broker.ID, follows bool) (broker.ID, int) {
-	if len(page) == 0 { // trimmed or expired since the replay began
-		c.gw.metrics.replayGaps.Inc()
-		c.socket.send(resetFrame(m.channel.name, to))
-		return to, replayPage
-	}
 	var chunk []byte
+	if len(page) == 0 { // trimmed or expired, perhaps since the replay began
+		if follows {
+			chunk = c.replayGap(m, to)
+		}
+		from = to
+	}
 	total := 0
-	for i := range page {
+	for i := 0; i < len(page) && from != to; i++ {
 		msg := &page[i]
-		if msg.ID.Compare(to) > 0 { // the hub has it
+		beyond := msg.ID.Compare(to) > 0 // the hub has it
+		if follows && msg.Prev != from {
+			chunk = append(chunk, c.replayGap(m, earlier(msg.Prev, to))...)
+		}
+		if beyond {
 			from = to
 			break
-		}
-		if follows && msg.Prev != from {
-			c.gw.metrics.replayGaps.Inc()
-			chunk = append(chunk, resetFrame(m.channel.name, msg.Prev)...)
 		}
 		from, follows = msg.ID, true
 		frame, err := messageFrame(m.channel.name, msg.ID, msg.Payload)
@@ -74,23 +91,46 @@ func (c *conn) sendPage(m *member, page []broker.Message, from, to broker.ID, fo
 		}
 		c.gw.metrics.replayed.Inc()
 		total += len(frame)
-		if chunk = append(chunk, frame...); len(chunk) >= replayBytes {
-			c.sendWhenDrained(chunk)
+		if chunk = append(chunk, frame...); len(chunk) >= min(replayBytes, c.socket.limit/4) {
+			c.sendWhenDrained(m, chunk, from)
 			chunk = nil
 		}
 	}
 	if len(chunk) > 0 {
-		c.sendWhenDrained(chunk)
+		c.sendWhenDrained(m, chunk, from)
 	}
 	return from, min(replayPage, max(1, len(page)*replayBytes/max(1, total)))
 }
 
+// replayGap returns the frame that tells that messages up to last are gone.
+func (c *conn) replayGap(m *member, last broker.ID) []byte {
+	c.gw.metrics.replayGaps.Inc()
+	return resetFrame(m.channel.name, last)
+}
+
 // sendWhenDrained sends once the socket has taken all before: a replay is as
-// slow as its reader, and never too much for the outbox.
-func (c *conn) sendWhenDrained(frames []byte) {
-	c.socket.awaitDrained()
-	c.socket.send(frames)
+// slow as its reader, and never too much for the outbox. It sends nothing to a
+// member that has left. at is where the replay has got with it.
+func (c *conn) sendWhenDrained(m *member, frames []byte, at broker.ID) {
+	for done := false; !done; {
+		c.socket.awaitDrained()
+		done = m.sendReplay(frames, at)
+	}
 	c.gw.metrics.bytesOut.Add(float64(len(frames)))
+}
+
+// sendReplay reports false if it is not the moment: the outbox is not empty.
+func (m *member) sendReplay(frames []byte, at broker.ID) bool {
+	m.sending.Lock()
+	defer m.sending.Unlock()
+	if m.left.Load() {
+		return true
+	}
+	if !m.conn.socket.sendIfDrained(frames) {
+		return false
+	}
+	m.sent, m.follows = at, true
+	return true
 }
 
 // position is where a client wants to go on on a channel.
@@ -146,11 +186,29 @@ func (c *conn) recover(ctx context.Context, ch *channel, p position, last broker
 	return r, nil
 }
 
+// goOn returns what a member still has to get, which has left, and which another
+// one replaces at held.
+func (c *conn) goOn(left *member, held broker.ID) recovery {
+	r := recovery{recovered: true, last: held, from: held, follows: true}
+	switch reset := left.resetKept(); {
+	case !left.held:
+		r.from = later(held, left.after)
+	case reset != nil:
+		c.socket.send(reset[0].frame)
+		r.from = left.from
+	default:
+		left.sending.Lock()
+		defer left.sending.Unlock()
+		r.from, r.follows = left.sent, left.follows
+	}
+	return r
+}
+
 // begin has a member get what it has missed, then what comes.
 func (c *conn) begin(e entry) {
 	switch r := e.recovery; {
 	case r.from.Compare(e.held) < 0:
-		go c.replay(e.member, r.from, e.held, r.follows)
+		c.startReplay(e.member, r.from, e.held, r.follows)
 	case r.follows:
 		c.gw.hub.release(e.member, r.from)
 	default:
@@ -164,4 +222,18 @@ func (r recovery) describe(o *wire.Object, ch *channel) *wire.Object {
 		o.Str("last", r.last.String())
 	}
 	return o.Bool("recovered", r.recovered)
+}
+
+func earlier(a, b broker.ID) broker.ID {
+	if a.Compare(b) < 0 {
+		return a
+	}
+	return b
+}
+
+func later(a, b broker.ID) broker.ID {
+	if a.Compare(b) > 0 {
+		return a
+	}
+	return b
 }

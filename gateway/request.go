@@ -77,7 +77,7 @@ func (c *conn) sendError(e *wire.Error, retry time.Duration) {
 	c.gw.metrics.errors[e.Code].Inc()
 	o := wire.NewObject("error", e.Ref).Str("code", string(e.Code)).Str("message", e.Message)
 	if retry > 0 {
-		o.Int("retry_after_ms", max(1, retry.Milliseconds()))
+		o.Int("retry_after_ms", retry.Milliseconds())
 	}
 	c.send(o)
 }
@@ -141,6 +141,7 @@ func (c *conn) refresh(r wire.Request) error {
 			c.leaveChannel(m, wire.NewObject("unsubscribed", "").Str("channel", m.channel.name))
 		}
 	}
+	c.recordChannels()
 	if r.Ref != "" {
 		o := wire.NewObject("refreshed", r.Ref)
 		if !g.expires.IsZero() {

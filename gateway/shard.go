@@ -55,8 +55,10 @@ type shard struct {
 
 // round is what a round has for one channel.
 type round struct {
-	channel *channel
-	items   []item
+	channel    *channel
+	items      []item
+	deliveries int // of all items
+	bytes      int // that each connection gets
 }
 
 // queueLimit bounds the frames that wait for a shard. Whoever brings more waits:
@@ -85,6 +87,13 @@ func (s *shard) enqueue(it item) {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// await waits until what is in the queue has been done.
+func (s *shard) await() {
+	done := make(chan struct{})
+	s.enqueue(item{kind: itemBarrier, done: done})
+	<-done
 }
 
 func (s *shard) run(ctx context.Context) {
@@ -152,19 +161,20 @@ func (s *shard) add(it item) {
 
 // flush delivers what was added.
 func (s *shard) flush() {
-	for _, r := range s.rounds {
+	for i := range s.rounds {
+		r := &s.rounds[i]
 		frames := joinFrames(r.items)
-		deliveries := 0
+		r.bytes = len(frames)
 		for _, m := range s.members[r.channel] {
-			deliveries += s.deliverTo(m, r.items, frames)
+			r.deliveries += s.deliverTo(m, r.items, frames)
 		}
-		s.hub.metrics.delivered(r.items, deliveries, len(frames))
 	}
 	s.writeAll()
 	for i := range s.rounds {
 		r := &s.rounds[i]
+		s.hub.metrics.delivered(r.items, r.deliveries, r.bytes)
 		clear(r.items)
-		r.channel, r.items = nil, r.items[:0]
+		*r = round{items: r.items[:0]}
 	}
 	s.rounds = s.rounds[:0]
 	clear(s.index)
@@ -244,18 +254,15 @@ func (s *shard) writeAll() {
 // keep keeps an item for a held member. Beyond the bound everything is given up:
 // the channel's stream has it.
 func (m *member) keep(it item) {
-	switch {
-	case it.kind == itemReset:
-		if m.overflow { // what was given up is gone with the rest
-			m.kept, m.bytes, m.overflow, m.from = nil, 0, false, it.id
-		}
-		m.after = it.id
-	case !it.id.IsZero() && it.id.Compare(m.after) <= 0:
-		return
+	if it.kind == itemReset {
+		// The client is to go on from here, so what was before is not missed;
+		// what comes may have lower ids.
+		m.kept, m.bytes, m.overflow = nil, 0, false
+		m.from, m.after = it.id, it.id
 	}
 	m.bytes += len(it.frame)
-	if m.overflow || m.bytes > m.conn.socket.limit/2 {
-		m.kept, m.overflow = nil, true
+	if m.overflow || m.bytes > m.conn.socket.limit/2 && it.kind != itemReset {
+		m.kept, m.overflow = slices.Clone(m.resetKept()), true
 		if !it.id.IsZero() {
 			m.after = it.id
 		}
@@ -264,25 +271,39 @@ func (m *member) keep(it item) {
 	m.kept = append(m.kept, it)
 }
 
+// resetKept returns the reset that is kept, if there is one.
+func (m *member) resetKept() []item {
+	if len(m.kept) > 0 && m.kept[0].kind == itemReset {
+		return m.kept[:1]
+	}
+	return nil
+}
+
 // release delivers what was kept, but for what the client has seen already. If
 // it had been given up, the member stays held, and what it lacks is replayed.
 func (s *shard) release(m *member, seen broker.ID) {
 	if m.left.Load() {
 		return
 	}
+	if m.resetKept() != nil {
+		seen = m.from // it has seen what there was before the reset
+	}
 	if m.overflow {
-		from := m.from
+		s.sendKept(m)
+		from := later(m.from, seen)
 		m.from, m.bytes, m.overflow = m.after, 0, false
-		go m.conn.replay(m, from, m.after, true)
+		m.conn.startReplay(m, from, m.after, true)
 		return
 	}
 	m.held = false
-	if seen.Compare(m.after) > 0 {
-		m.after = seen
-	}
+	m.after = later(m.after, seen)
 	if len(m.kept) > 0 {
 		m.kept = m.kept[m.seen(m.kept):]
 	}
+	s.sendKept(m)
+}
+
+func (s *shard) sendKept(m *member) {
 	if len(m.kept) > 0 {
 		frames := joinFrames(m.kept)
 		m.conn.socket.send(frames)

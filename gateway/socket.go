@@ -44,7 +44,9 @@ type socket struct {
 	inflight int        // outPos after the write under way
 	outBytes int        // not yet written
 	flushing bool       // a goroutine sends out
+	refused  bool       // a frame did not fit: none but the close frame may follow
 	shutting bool       // a close frame was sent, or will be: nothing may follow
+	ending   bool       // say that nothing follows once out is empty
 	closing  bool       // close once out is empty
 	drained  chan struct{}
 }
@@ -59,6 +61,10 @@ const (
 	// this much in writeTimeout is slow, but alive.
 	flushPiece   = 16 << 10
 	writeTimeout = 30 * time.Second
+	// kernelBuffer is how much the kernel may take for a peer that does not
+	// read. Linux would grow it to four megabytes, which no limit of ours counts,
+	// and behind which a ping waits longer than a peer may be silent.
+	kernelBuffer = 128 << 10
 )
 
 var errEarly = errors.New("too much was sent before the handshake was answered")
@@ -66,6 +72,9 @@ var errEarly = errors.New("too much was sent before the handshake was answered")
 // adopt takes a connection over, with what was read from it already.
 func (s *socket) adopt(nc net.Conn, early []byte) error {
 	s.Conn = nc
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(kernelBuffer) // one that is broken shows soon enough
+	}
 	s.raw = rawConn(nc)
 	s.poll = s.readReady
 	if len(early) == 0 {
@@ -140,8 +149,15 @@ func (s *socket) fill() error {
 	return err
 }
 
-// discard reads on, for nothing, until the connection ends.
+// discard reads on, for nothing, until the peer has closed. It is told that
+// nothing follows, and so does not wait for the end of the connection either.
 func (s *socket) discard() {
+	s.mu.Lock()
+	s.ending = true
+	if !s.flushing {
+		s.endWriting()
+	}
+	s.mu.Unlock()
 	for s.fill() == nil {
 		s.in.head = s.in.tail
 		s.release()
@@ -291,18 +307,32 @@ func (h frameHeader) pong(ping []byte) []byte {
 // any more.
 func (s *socket) send(frames []byte) {
 	s.mu.Lock()
-	if s.shutting {
+	if s.shutting || s.refused {
 		s.mu.Unlock()
 		return
 	}
 	full := s.flushing && s.outBytes+len(frames) > s.limit
-	if !full {
+	if s.refused = full; !full {
 		s.write(frames)
 	}
 	s.mu.Unlock()
 	if full {
 		s.owner.fail(causeSlow)
 	}
+}
+
+// sendIfDrained is send for when the outbox is empty; else it reports false.
+func (s *socket) sendIfDrained(frames []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.shutting || s.refused:
+	case s.flushing:
+		return false
+	default:
+		s.write(frames)
+	}
+	return true
 }
 
 // write writes frames, or puts them into the outbox. s.mu is held.
@@ -350,14 +380,27 @@ func (s *socket) piece() ([]byte, bool) {
 	}
 	s.out, s.flushing = nil, false
 	_ = s.Conn.SetWriteDeadline(time.Time{})
-	if s.closing {
+	switch {
+	case s.closing:
 		_ = s.Conn.Close()
+	case s.ending:
+		s.endWriting()
 	}
 	s.signalDrained()
 	return nil, false
 }
 
+// endWriting closes one direction of the connection, where that can be.
+func (s *socket) endWriting() {
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
+	}
+}
+
+// wrote takes in that the peer has made room for n bytes: a sign of life too,
+// as its pongs wait behind all that it has not read yet.
 func (s *socket) wrote(n int) {
+	s.heard.Store(s.seen.Load())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outPos += n

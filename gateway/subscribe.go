@@ -75,12 +75,15 @@ func (c *conn) enter(ctx context.Context, name string, p position) (entry, error
 	if !c.admit(m, old) {
 		return entry{}, errGone
 	}
+	if !p.given && old != nil {
+		return entry{m, held, c.goOn(old, held)}, nil
+	}
 	r, err := c.recover(ctx, ch, p, held)
 	if err != nil {
 		if old == nil {
 			c.leaveChannel(m, nil)
 		} else {
-			c.gw.hub.release(m, held) // as it was
+			c.begin(entry{m, held, c.goOn(old, held)}) // as it was
 		}
 		return entry{}, err
 	}

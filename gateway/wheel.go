@@ -32,9 +32,10 @@ type timed struct {
 	next, prev *timed
 }
 
-// ticks converts a duration, rounding up: nothing fires early.
+// ticks converts a duration, rounding up and adding the tick that has begun:
+// nothing fires early.
 func ticks(d time.Duration) int32 {
-	return int32((d + wheelTick - 1) / wheelTick)
+	return int32((d+wheelTick-1)/wheelTick) + 1
 }
 
 // run turns the wheel until ctx is done. After a pause of the process it makes

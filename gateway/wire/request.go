@@ -154,6 +154,9 @@ func (r *Request) set(name, value []byte) (err error) {
 }
 
 func limit(value []byte) (int, error) {
+	if string(value) == "null" {
+		return 0, nil
+	}
 	n, err := integer(value)
 	if err != nil || n < 1 || n > MaxHistory {
 		return 0, fmt.Errorf("must be 1 to %d", MaxHistory)

@@ -1,0 +1,7 @@
+package gateway
+
+// What the tests from outside share with those inside.
+var (
+	ReadFrame   = readFrame
+	ClientFrame = clientFrame
+)
