@@ -87,6 +87,24 @@ func (h *holder) awaitNewer(t *testing.T, than string) {
 	})
 }
 
+// awaitPosition waits until the connection has got the message with the id.
+func (h *holder) awaitPosition(t *testing.T, id string) {
+	t.Helper()
+	await(t, func() error {
+		if at := h.position(); at != id {
+			return fmt.Errorf("is at %s of %s, alive: %v", at, id, h.alive())
+		}
+		return nil
+	})
+}
+
+func (h *holder) check(t *testing.T, stored []string) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.journal.check(t, stored)
+}
+
 // TestTakeover moves a session from node to node, also to both at once, while
 // messages come through both.
 func TestTakeover(t *testing.T) {
@@ -133,16 +151,9 @@ func TestTakeover(t *testing.T) {
 			})
 		}
 		ids := stored(t, connect(), channel)
-		await(t, func() error {
-			if current.position() != ids[len(ids)-1] {
-				return fmt.Errorf("is at %s of %s", current.position(), ids[len(ids)-1])
-			}
-			return nil
-		})
+		current.awaitPosition(t, ids[len(ids)-1])
 		for _, h := range all {
-			h.mu.Lock()
-			h.journal.check(t, ids)
-			h.mu.Unlock()
+			h.check(t, ids)
 		}
 	})
 }
@@ -211,16 +222,9 @@ func TestNodeKilled(t *testing.T) {
 	p.stop()
 	ids := stored(t, dialRedis(t, s.Addr()), channel)
 	for _, h := range []*holder{again, back} {
-		await(t, func() error {
-			if h.position() != ids[len(ids)-1] {
-				return fmt.Errorf("is at %s of %s", h.position(), ids[len(ids)-1])
-			}
-			return nil
-		})
+		h.awaitPosition(t, ids[len(ids)-1])
 	}
 	for _, h := range []*holder{returns, stays, again, back} {
-		h.mu.Lock()
-		h.journal.check(t, ids)
-		h.mu.Unlock()
+		h.check(t, ids)
 	}
 }

@@ -294,39 +294,38 @@ func TestSlowReplay(t *testing.T) {
 	backends(t, func(t *testing.T, connect func() redis.UniversalClient) {
 		rdb := connect()
 		n := startNode(t, "a", connect(), deep, func(cfg *gateway.Config) {
-			cfg.Limits.FrameSize, cfg.Limits.Outbox = 16<<10, 64<<10
+			cfg.Limits.FrameSize, cfg.Limits.Outbox = 16<<10, 256<<10
 		})
 		const channel = "deep:1"
-		data := fmt.Sprintf("%q", strings.Repeat("x", 8000))
-		fill := func(count int) {
-			body := strings.Repeat(fmt.Sprintf(`,{"channel":%q,"data":%s}`, channel, data), 10)[1:]
-			for range count / 10 {
-				if status, answer := n.call(t, "POST", "/v1/publish", "["+body+"]"); status != http.StatusOK {
-					t.Fatalf("%d %v", status, answer)
-				}
+		body := strings.Repeat(fmt.Sprintf(`,{"channel":%q,"data":%q}`, channel, strings.Repeat("x", 8000)), 100)[1:]
+		publish100 := func() {
+			if status, answer := n.call(t, "POST", "/v1/publish", "["+body+"]"); status != http.StatusOK {
+				t.Fatalf("%d %v", status, answer)
 			}
 		}
-		// More than there is room for between the node and a reader that does not read.
+		// More than there is room for between the node and a reader that does not
+		// read; and then more than half of the outbox, which is kept.
 		const before, meanwhile = 200, 100
-		fill(before)
-		slow, quick := n.narrow(t, "access_token="+token("slow")+"&connect=1"), n.dial(t, "access_token="+token("quick")+"&channel="+channel)
+		publish100()
+		publish100()
+		slow := n.narrow(t, "access_token="+token("slow")+"&connect=1")
 		slow.expect("connected")
-		beside := &journal{channel: channel}
-		beside.await(quick, "connected", "")
+		quick := n.hold(t, "quick", "", channel, "")
 		slow.send(`{"type":"subscribe","channel":%q,"since":"0"}`, channel)
 		j := &journal{channel: channel}
 		j.await(slow, "subscribed", "0")
-		fill(meanwhile) // 800 KB, and half of the outbox's 64 is kept
-		beside.read(quick, meanwhile)
+		publish100()
+		all := stored(t, rdb, channel)
+		quick.awaitPosition(t, all[len(all)-1])
 
-		stop := n.flood(t, channel, data)
+		stop := n.flood(t, channel, `"y"`)
 		j.read(slow, meanwhile+100)
 		stop()
-		all := stored(t, rdb, channel)
+		all = stored(t, rdb, channel)
 		j.readTo(slow, all[len(all)-1])
-		beside.readTo(quick, all[len(all)-1])
+		quick.awaitPosition(t, all[len(all)-1])
 		j.check(t, all)
-		beside.check(t, all)
+		quick.check(t, all)
 		if got := n.metric("gateway_replayed_total"); got < before+meanwhile {
 			t.Errorf("%v messages were replayed: what came meanwhile was kept", got)
 		}

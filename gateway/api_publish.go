@@ -1,0 +1,158 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+
+	"wssgateway/gateway/wire"
+)
+
+// publication is one message of a publish call.
+type publication struct {
+	message *message
+	key     string
+}
+
+// published is the answer to one.
+type published struct {
+	ID      string `json:"id,omitempty"`
+	Channel string `json:"channel"`
+}
+
+// maxPublications bounds the array of one call.
+const maxPublications = 1000
+
+// apiPublish publishes one message, or an array of them in order.
+func (g *Gateway) apiPublish(gc *gin.Context) {
+	limit := int64(g.cfg.Limits.FrameSize) * 16
+	body, err := io.ReadAll(http.MaxBytesReader(gc.Writer, gc.Request.Body, limit))
+	if err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			problem(gc, http.StatusRequestEntityTooLarge, wire.TooLarge, "the body is too large")
+			return
+		}
+		problem(gc, http.StatusBadRequest, wire.BadRequest, "the body could not be read")
+		return
+	}
+	if body = bytes.TrimSpace(body); len(body) > 0 && body[0] == '[' {
+		g.publishArray(gc, body)
+		return
+	}
+	answer := g.publishAll([]json.RawMessage{body})[0]
+	if p, ok := answer.(problemDocument); ok {
+		problem(gc, p.Status, p.Code, p.Detail)
+		return
+	}
+	gc.JSON(http.StatusOK, answer)
+}
+
+// publishArray answers 200 with an array in the same order, a problem document
+// in the place of what failed.
+func (g *Gateway) publishArray(gc *gin.Context, body []byte) {
+	var elements []json.RawMessage
+	if err := json.Unmarshal(body, &elements); err != nil {
+		problem(gc, http.StatusBadRequest, wire.BadRequest, "the body is not JSON")
+		return
+	}
+	if len(elements) > maxPublications {
+		problem(gc, http.StatusRequestEntityTooLarge, wire.TooLarge, "the array has too many messages")
+		return
+	}
+	gc.JSON(http.StatusOK, g.publishAll(elements))
+}
+
+// publishAll publishes messages, those of one channel in their order, channels
+// side by side. It returns an answer for each.
+func (g *Gateway) publishAll(elements []json.RawMessage) []any {
+	answers := make([]any, len(elements))
+	publications := make([]publication, len(elements))
+	byChannel := make(map[string][]int)
+	for i, e := range elements {
+		channel, err := publications[i].decode(e, int(g.cfg.Limits.FrameSize))
+		if err != nil {
+			answers[i] = problemOf(err)
+			continue
+		}
+		byChannel[channel] = append(byChannel[channel], i)
+	}
+	var wg sync.WaitGroup
+	for channel, indexes := range byChannel {
+		wg.Go(func() {
+			for _, i := range indexes {
+				answers[i] = g.publishOne(channel, &publications[i])
+			}
+		})
+	}
+	wg.Wait()
+	return answers
+}
+
+// publishOne publishes one message and returns the answer to it.
+func (g *Gateway) publishOne(channel string, p *publication) any {
+	id, err := g.publish(channel, p.message, p.key, backendScope)
+	if err != nil {
+		return newProblem(http.StatusServiceUnavailable, wire.Unavailable,
+			"not known whether it was published; try again with the same key")
+	}
+	answer := published{Channel: channel}
+	if !id.IsZero() {
+		answer.ID = id.String()
+	}
+	return answer
+}
+
+// decode takes in one message of a call and returns its channel, or the mistake
+// in it.
+func (p *publication) decode(element []byte, limit int) (channel string, err error) {
+	var f struct {
+		Channel string          `json:"channel"`
+		To      string          `json:"to"`
+		Event   string          `json:"event"`
+		Data    json.RawMessage `json:"data"`
+		Base64  *string         `json:"data_base64"`
+		Key     *string         `json:"key"`
+	}
+	if !utf8.Valid(element) {
+		return "", mistake(wire.BadRequest, "not UTF-8")
+	}
+	if err := json.Unmarshal(element, &f); err != nil {
+		return "", mistake(wire.BadRequest, "not a message: "+jsonMistake(err))
+	}
+	p.message = &message{event: f.Event, to: f.To, data: f.Data}
+	switch {
+	case (f.Data == nil) == (f.Base64 == nil):
+		return "", mistake(wire.BadRequest, "data and data_base64: give one of them")
+	case len(f.Event) > wire.MaxEvent:
+		return "", mistake(wire.BadRequest, "event: must have at most 128 bytes")
+	case f.Key != nil && (*f.Key == "" || len(*f.Key) > wire.MaxKey):
+		return "", mistake(wire.BadRequest, "key: must have 1 to 128 bytes")
+	case f.Base64 != nil:
+		if p.message.data, err = base64.StdEncoding.DecodeString(*f.Base64); err != nil {
+			return "", mistake(wire.BadRequest, "data_base64: is not base64")
+		}
+		p.message.binary = true
+	}
+	if len(p.message.data) > limit {
+		return "", mistake(wire.TooLarge, "data is over limits.frame_size")
+	}
+	if f.Key != nil {
+		p.key = *f.Key
+	}
+	return target(wire.Request{Channel: f.Channel, To: f.To})
+}
+
+// jsonMistake says what is wrong with JSON in words for its sender.
+func jsonMistake(err error) string {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return e.Field + " must not be a " + e.Value
+	}
+	return "invalid JSON"
+}
