@@ -175,7 +175,7 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	early, _ := rw.Reader.Peek(rw.Reader.Buffered()) // frames that came with the handshake
+	early, _ := rw.Peek(rw.Reader.Buffered()) // frames that came with the handshake
 	if err := u.socket.adopt(nc, early); err != nil {
 		_ = nc.Close()
 		return nil, nil, err

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -171,7 +172,7 @@ func crowdPublish(api, channel string, messages int) error {
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil || bytes.Contains(answer, []byte(`"status"`)) {
-		return fmt.Errorf("publish: %s, %v", answer, err)
+		return errors.Join(err, fmt.Errorf("publish: %s", answer))
 	}
 	return nil
 }

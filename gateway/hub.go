@@ -78,7 +78,8 @@ type member struct {
 	sent    broker.ID   // where the replay has got
 	follows bool        // the next message of the replay must follow on sent
 
-	// Owned by the shard's goroutine once attached.
+	// Owned by the shard's goroutine until a barrier after its leave.
+	attached bool      // between join and leave
 	after    broker.ID // what is delivered comes after it
 	held     bool      // a replay is under way: keep what arrives
 	kept     []item    // a reset, if any, is the first

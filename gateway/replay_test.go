@@ -297,10 +297,12 @@ func TestSlowReplay(t *testing.T) {
 			cfg.Limits.FrameSize, cfg.Limits.Outbox = 16<<10, 256<<10
 		})
 		const channel = "deep:1"
-		body := strings.Repeat(fmt.Sprintf(`,{"channel":%q,"data":%q}`, channel, strings.Repeat("x", 8000)), 100)[1:]
+		body := strings.Repeat(fmt.Sprintf(`,{"channel":%q,"data":%q}`, channel, strings.Repeat("x", 8000)), 20)[1:]
 		publish100 := func() {
-			if status, answer := n.call(t, "POST", "/v1/publish", "["+body+"]"); status != http.StatusOK {
-				t.Fatalf("%d %v", status, answer)
+			for range 5 {
+				if status, answer := n.call(t, "POST", "/v1/publish", "["+body+"]"); status != http.StatusOK {
+					t.Fatalf("%d %v", status, answer)
+				}
 			}
 		}
 		// More than there is room for between the node and a reader that does not
@@ -393,6 +395,40 @@ func TestManyReplaysAtOnce(t *testing.T) {
 			if j.check(t, stored(t, rdb, name)); len(j.steps) != 1+messages {
 				t.Errorf("%s: %d messages", name, len(j.steps)-1)
 			}
+		}
+	})
+}
+
+// TestSubscribingAgainWithoutHistory: on a class that keeps nothing, subscribing
+// again loses nothing and repeats nothing either.
+func TestSubscribingAgainWithoutHistory(t *testing.T) {
+	t.Parallel()
+	backends(t, func(t *testing.T, connect func() redis.UniversalClient) {
+		n := startNode(t, "a", connect(), func(cfg *gateway.Config) { cfg.Limits.MessagesPerSecond = 100_000 })
+		const channel = "plain:1"
+		c, _ := n.connect(t, "alice", "channel="+channel)
+		p := publishSteadily(t, channel, n)
+		at := 0.0
+		message := func(f frame) {
+			if d, ok := f["data"].(float64); !ok || at > 0 && d != at+1 {
+				t.Fatalf("after %v: %v", at, f)
+			}
+			at++
+		}
+		at = c.expect("message")["data"].(float64)
+		for range 300 {
+			c.send(`[{"type":"subscribe","channel":%q},{"type":"subscribe","channel":%[1]q,"since":"5-5"},{"type":"subscribe","channel":%[1]q}]`, channel)
+			for replies := 0; replies < 3; {
+				if f := c.next(); f.str("type") == "subscribed" {
+					replies++
+				} else {
+					message(f)
+				}
+			}
+			message(c.next())
+		}
+		for last := float64(p.stop()); at < last; {
+			message(c.next())
 		}
 	})
 }

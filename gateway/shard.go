@@ -128,6 +128,7 @@ func (s *shard) deliver(queue []item) {
 			s.add(it)
 			s.flush()
 		case itemJoin:
+			it.member.attached = true
 			s.members[it.channel] = append(s.members[it.channel], it.member)
 		case itemRelease:
 			s.release(it.member, it.id)
@@ -282,8 +283,8 @@ func (m *member) resetKept() []item {
 // release delivers what was kept, but for what the client has seen already. If
 // it had been given up, the member stays held, and what it lacks is replayed.
 func (s *shard) release(m *member, seen broker.ID) {
-	if m.left.Load() {
-		return
+	if !m.attached {
+		return // a replay has ended that was not waited for
 	}
 	if m.resetKept() != nil {
 		seen = m.from // it has seen what there was before the reset
@@ -314,6 +315,7 @@ func (s *shard) sendKept(m *member) {
 
 // leave forgets a member.
 func (s *shard) leave(m *member, last []byte) {
+	m.attached = false
 	members := s.members[m.channel]
 	if i := slices.Index(members, m); i >= 0 {
 		members[i] = members[len(members)-1]

@@ -63,7 +63,8 @@ func (c *client) resume(ctx context.Context, g *gateway) error {
 		}
 		query.Add("channel", channel)
 	}
-	if c.conn, _, err = websocket.Dial(ctx, "ws://"+g.public+"/ws?"+query.Encode(), nil); err != nil {
+	c.conn, _, err = websocket.Dial(ctx, "ws://"+g.public+"/ws?"+query.Encode(), nil) //nolint:bodyclose // Dial does
+	if err != nil {
 		return fmt.Errorf("%s connects: %w", c.user, err)
 	}
 	_, frame, err := c.conn.Read(ctx)
