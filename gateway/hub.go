@@ -143,9 +143,10 @@ func (h *hub) subscribe(ch *channel) {
 		return
 	}
 	ch.sub = sub
+	last := sub.Last() // takes the broker's lock, which comes before channel.mu
 	ch.mu.Lock()
 	if ch.last.IsZero() { // nothing was delivered yet
-		ch.last = sub.Last()
+		ch.last = last
 	}
 	ch.mu.Unlock()
 	if ch.refs == 0 {

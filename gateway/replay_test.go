@@ -213,6 +213,32 @@ func TestReplayWhilePublishing(t *testing.T) {
 	})
 }
 
+// TestFirstSubscriberWhilePublishing has one client come and go alone: each time
+// the node's subscription is a new one, and messages come as it begins.
+func TestFirstSubscriberWhilePublishing(t *testing.T) {
+	t.Parallel()
+	backends(t, func(t *testing.T, connect func() redis.UniversalClient) {
+		n := startNode(t, "a", connect(), deep, func(cfg *gateway.Config) { cfg.Limits.MessagesPerSecond = 100_000 })
+		const channel = "deep:1"
+		stops := []func(){n.flood(t, channel, `"x"`), n.flood(t, channel, `"y"`)}
+		c, _ := n.connect(t, "alice", "")
+		j := &journal{channel: channel}
+		since := ""
+		for range 300 {
+			c.send(`{"type":"subscribe","channel":%q,"since":%q}`, channel, since)
+			j.await(c, "subscribed", since)
+			j.read(c, 1)
+			since = j.steps[len(j.steps)-1].id
+			c.send(`{"type":"unsubscribe","ref":1,"channel":%q}`, channel)
+			j.await(c, "unsubscribed", "")
+		}
+		for _, stop := range stops {
+			stop()
+		}
+		j.check(t, stored(t, connect(), channel))
+	})
+}
+
 // wander is one client of TestReplayWhilePublishing. It returns a journal of
 // each of its connections.
 func wander(t *testing.T, nodes []*node, channel string, random *rand.Rand, rounds int) (journals []*journal) {
