@@ -29,9 +29,8 @@ type sessionAnswer struct {
 }
 
 func (g *Gateway) apiUser(gc *gin.Context) {
-	user := gc.Param("user")
-	if !validUser(user) {
-		problem(gc, http.StatusBadRequest, wire.BadRequest, "not the name of a user")
+	user, ok := userOf(gc)
+	if !ok {
 		return
 	}
 	ctx, cancel := g.requestContext()
@@ -50,11 +49,21 @@ func (g *Gateway) apiUser(gc *gin.Context) {
 	gc.JSON(http.StatusOK, answer)
 }
 
-// apiDisconnect ends the sessions of a user, or one of them, wherever they are.
-func (g *Gateway) apiDisconnect(gc *gin.Context) {
-	user := gc.Param("user")
+// userOf returns the user that a call names. If it cannot be one, the call has
+// been answered.
+func userOf(gc *gin.Context) (user string, ok bool) {
+	user = gc.Param("user")
 	if !validUser(user) {
 		problem(gc, http.StatusBadRequest, wire.BadRequest, "not the name of a user")
+		return "", false
+	}
+	return user, true
+}
+
+// apiDisconnect ends the sessions of a user, or one of them, wherever they are.
+func (g *Gateway) apiDisconnect(gc *gin.Context) {
+	user, ok := userOf(gc)
+	if !ok {
 		return
 	}
 	ctx, cancel := g.requestContext()

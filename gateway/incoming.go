@@ -1,0 +1,219 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"io"
+	"sync"
+
+	"wssgateway/gateway/wire"
+)
+
+// inbuf is what was read and not yet taken. It is on loan while it is needed.
+type inbuf struct {
+	head, tail int
+	data       [4096]byte
+}
+
+var inbufs = sync.Pool{New: func() any { return new(inbuf) }}
+
+func (s *socket) buffered() []byte {
+	if s.in == nil {
+		return nil
+	}
+	return s.in.data[s.in.head:s.in.tail]
+}
+
+// room returns where the next bytes go.
+func (s *socket) room() []byte {
+	if s.in == nil {
+		s.in = inbufs.Get().(*inbuf)
+		s.in.head, s.in.tail = 0, 0
+	}
+	b := s.in
+	if b.head > 0 {
+		b.tail = copy(b.data[:], b.data[b.head:b.tail])
+		b.head = 0
+	}
+	return b.data[b.tail:]
+}
+
+// took takes in that n bytes came.
+func (s *socket) took(n int) {
+	s.in.tail += n
+	s.heard.Store(s.seen.Load())
+}
+
+func (s *socket) consume(n int) {
+	s.in.head += n
+	s.release()
+}
+
+// release gives the buffer back if there is nothing in it.
+func (s *socket) release() {
+	if s.in != nil && s.in.head == s.in.tail {
+		inbufs.Put(s.in)
+		s.in = nil
+	}
+}
+
+// fill waits for bytes.
+func (s *socket) fill() error {
+	n, err := s.Conn.Read(s.room())
+	if n > 0 {
+		s.took(n)
+		return nil
+	}
+	s.release()
+	return err
+}
+
+// discard reads on, for nothing, until the peer has closed. It is told that
+// nothing follows, and so does not wait for the end of the connection either.
+func (s *socket) discard() {
+	s.mu.Lock()
+	s.ending = true
+	if !s.flushing {
+		s.endWriting()
+	}
+	s.mu.Unlock()
+	for s.fill() == nil {
+		s.in.head = s.in.tail
+		s.release()
+	}
+}
+
+// wait is fill for a connection at rest: it holds no buffer while it waits, if
+// that can be, and needs little stack.
+func (s *socket) wait() error {
+	if s.raw == nil {
+		return s.fill()
+	}
+	if err := s.raw.Read(s.poll); err != nil {
+		return err
+	}
+	return s.pollErr
+}
+
+// readReady reads what is there. It reports false to be called again once
+// there is something.
+func (s *socket) readReady(fd uintptr) bool {
+	n, err := readNow(fd, s.room())
+	switch {
+	case n > 0:
+		s.took(n)
+	case err == nil:
+		s.pollErr = io.EOF
+	case wouldBlock(err):
+		s.release()
+		return false
+	default:
+		s.pollErr = err
+	}
+	s.release()
+	return true
+}
+
+// next handles the pings and pongs that have come, and reports whether a frame
+// for the library begins in the buffer.
+func (s *socket) next() bool {
+	for {
+		h, ok := parseFrameHeader(s.buffered())
+		if !ok {
+			return false
+		}
+		if !h.pingOrPong() {
+			s.left = h.length()
+			return true
+		}
+		frame := s.buffered()
+		if int64(len(frame)) < h.length() {
+			return false
+		}
+		frame = frame[:h.length()]
+		if h.op == wire.OpPing {
+			s.send(h.pong(frame))
+		}
+		s.consume(len(frame))
+	}
+}
+
+// Read gives the library the bytes of the frames that are for it, never beyond
+// the end of one.
+func (s *socket) Read(p []byte) (int, error) {
+	for s.left == 0 && !s.next() {
+		if err := s.fill(); err != nil {
+			return 0, err
+		}
+	}
+	if len(s.buffered()) == 0 {
+		if err := s.fill(); err != nil {
+			return 0, err
+		}
+	}
+	b := s.buffered()
+	n := copy(p, b[:min(int64(len(b)), s.left)])
+	s.left -= int64(n)
+	s.consume(n)
+	return n, nil
+}
+
+// frameHeader is the header of a frame from a client (RFC 6455, section 5.2).
+type frameHeader struct {
+	op      wire.Opcode
+	plain   bool // final, and no reserved bit is set
+	masked  bool
+	size    int // of the header
+	payload int64
+}
+
+// parseFrameHeader reports false if b does not hold a whole header yet.
+func parseFrameHeader(b []byte) (h frameHeader, ok bool) {
+	if len(b) < 2 {
+		return h, false
+	}
+	h = frameHeader{
+		op:     wire.Opcode(b[0] & 0x0F),
+		plain:  b[0]&0xF0 == 0x80,
+		masked: b[1]&0x80 != 0,
+		size:   2, payload: int64(b[1] & 0x7F),
+	}
+	extended := 0 // bytes of the length, if it is not in the second byte
+	switch h.payload {
+	case 126:
+		extended = 2
+	case 127:
+		extended = 8
+	}
+	h.size += extended
+	if h.masked {
+		h.size += 4
+	}
+	if len(b) < h.size {
+		return h, false
+	}
+	switch extended {
+	case 2:
+		h.payload = int64(binary.BigEndian.Uint16(b[2:]))
+	case 8:
+		h.payload = int64(min(binary.BigEndian.Uint64(b[2:]), 1<<62))
+	}
+	return h, true
+}
+
+func (h frameHeader) length() int64 { return int64(h.size) + h.payload }
+
+// pingOrPong reports whether the frame is a ping or pong as it should be. Any
+// other one is the library's to refuse.
+func (h frameHeader) pingOrPong() bool {
+	return h.plain && h.masked && h.payload <= 125 && (h.op == wire.OpPing || h.op == wire.OpPong)
+}
+
+// pong returns the answer to a ping: its payload, unmasked.
+func (h frameHeader) pong(ping []byte) []byte {
+	key, payload := ping[h.size-4:h.size], ping[h.size:]
+	pong := wire.AppendHeader(make([]byte, 0, 2+len(payload)), wire.OpPong, len(payload))
+	for i, c := range payload {
+		pong = append(pong, c^key[i%4])
+	}
+	return pong
+}
