@@ -99,7 +99,7 @@ func (g *Gateway) disconnect(ctx context.Context, user, id string) (int, error) 
 			}
 		}
 	}
-	ended, err := g.sessions.Disconnect(ctx, user, id)
+	ended, err := g.sessions.Disconnect(ctx, user, id, string(causeDisconnected))
 	if err != nil {
 		return 0, err
 	}

@@ -29,8 +29,11 @@ type Config struct {
 	AuthTimeout      time.Duration `config:"auth_timeout" help:"time a connection has for its connect frame"`
 	HandshakeTimeout time.Duration `config:"handshake_timeout" help:"time a client has to send its request headers"`
 	ResumeWindow     time.Duration `config:"resume_window" help:"time a session outlives its connection"`
+	Lease            time.Duration `config:"lease" help:"time after its last heartbeat at which a node counts as dead"`
+	Heartbeat        time.Duration `config:"heartbeat" help:"time between two heartbeats of a node"`
 	DrainDelay       time.Duration `config:"drain_delay" help:"time after SIGTERM during which connections are still accepted"`
 	DrainTimeout     time.Duration `config:"drain_timeout" help:"time after SIGTERM at which the process exits at the latest"`
+	Events           bool          `config:"events" help:"write the stream of session events (connected, disconnected) for backends"`
 	Pprof            bool          `config:"pprof" help:"serve /debug/pprof/ on the admin address"`
 
 	Classes map[string]Class `config:"classes" help:"settings by channel class; * stands for the classes not named"`
@@ -101,6 +104,8 @@ func DefaultConfig() Config {
 		AuthTimeout:      5 * time.Second,
 		HandshakeTimeout: 10 * time.Second,
 		ResumeWindow:     2 * time.Minute,
+		Lease:            10 * time.Second,
+		Heartbeat:        3 * time.Second,
 		DrainDelay:       5 * time.Second,
 		DrainTimeout:     30 * time.Second,
 		Classes: map[string]Class{
@@ -128,6 +133,8 @@ func (c *Config) Validate() error {
 	m.positive("auth_timeout", c.AuthTimeout)
 	m.positive("handshake_timeout", c.HandshakeTimeout)
 	m.positive("resume_window", c.ResumeWindow)
+	m.positive("heartbeat", c.Heartbeat)
+	m.check(c.Lease >= 2*c.Heartbeat, "lease: must be at least twice the heartbeat (%s), so that one may get lost", c.Heartbeat)
 	m.check(c.DrainDelay >= 0, "drain_delay: must not be negative")
 	m.positive("drain_timeout", c.DrainTimeout)
 	m.check(c.DrainDelay < c.DrainTimeout, "drain_delay: must be shorter than drain_timeout (%s)", c.DrainTimeout)

@@ -264,11 +264,11 @@ func (c *conn) leaveSession(why cause) {
 	case causeMoved:
 		// It is another connection's now.
 	case causeClient, causeDisconnected:
-		c.session.End()
+		c.session.End(string(why))
 	case causeAway:
-		c.session.Leave(min(reloadWindow, c.gw.cfg.ResumeWindow))
+		c.session.Leave(min(reloadWindow, c.gw.cfg.ResumeWindow), string(why))
 	default:
-		c.session.Leave(c.gw.cfg.ResumeWindow)
+		c.session.Leave(c.gw.cfg.ResumeWindow, string(why))
 	}
 }
 

@@ -108,7 +108,7 @@ func (c *conn) own(s *session.Session, g *grant) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone {
-		s.Leave(c.gw.cfg.ResumeWindow)
+		s.Leave(c.gw.cfg.ResumeWindow, string(*c.ended.Load()))
 		return false
 	}
 	c.session = s

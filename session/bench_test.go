@@ -22,7 +22,7 @@ func BenchmarkClaim(b *testing.B) {
 			c.User = strconv.FormatInt(users.Add(1), 10)
 			h := n.claim(c)
 			h.Session.SetChannels([]string{"room:42", "user:alice", "broadcast"})
-			h.Session.Leave(10 * time.Second)
+			h.Session.Leave(10*time.Second, "test")
 		}
 	})
 	n.stop()

@@ -57,7 +57,7 @@ func TestWantedSessionMovesToAnotherNode(t *testing.T) {
 
 		a.Evict(moved.Previous.Session, moved.Previous.Generation)
 		equal(t, "told", old.lost.Load(), 1)
-		old.Session.End()
+		old.Session.End("test")
 		pass(time.Second)
 		equalSlices(t, "online", a.online(), []string{moved.Session.ID})
 		equal(t, "new holder told", moved.lost.Load(), 0)
@@ -100,7 +100,7 @@ func TestWhatIsNotTheUsersIsNotResumed(t *testing.T) {
 		for _, wanted := range []string{bobs.Session.ID, "s_", "s_AAAAAAAAAAAAAAAAAAAAAA", "a b", "\x00\xff", strings.Repeat("x", 1<<16)} {
 			h := a.claim(alice(wanted))
 			equal(t, "resumed", h.Resumed, false)
-			h.Session.End()
+			h.Session.End("test")
 		}
 		equal(t, "told", bobs.lost.Load(), 0)
 	})
@@ -124,14 +124,14 @@ func TestLimitCountsConnectionsOfOneClient(t *testing.T) {
 		back.Wanted = first.Session.ID
 		equal(t, "resumed at the limit", b.claim(back).Resumed, true)
 
-		second.Session.Leave(time.Minute)
+		second.Session.Leave(time.Minute, "test")
 		pass(time.Second)
 		third := a.claim(web)
 		back.Wanted = second.Session.ID
 		if _, err := a.try(back); !errors.Is(err, session.ErrLimit) {
 			t.Errorf("a left session on top of the limit: %v", err)
 		}
-		third.Session.End()
+		third.Session.End("test")
 		pass(time.Second)
 		equal(t, "resumed below the limit", a.claim(back).Resumed, true)
 	})
@@ -145,7 +145,7 @@ func TestLeftSessionsAreBounded(t *testing.T) {
 		var last *held
 		for range 150 {
 			last = a.claim(limited)
-			last.Session.Leave(window)
+			last.Session.Leave(window, "test")
 			pass(time.Millisecond)
 		}
 		n, err := c.rdb.HLen(t.Context(), "gw:{user:alice}:sessions").Result()
@@ -178,7 +178,7 @@ func TestClaimWithoutAnswerIsTakenBack(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start("a")
 		old := a.claim(alice(""))
-		old.Session.Leave(window)
+		old.Session.Leave(window, "test")
 		pass(time.Second)
 
 		a.link.deafen()
@@ -199,21 +199,21 @@ func TestDisconnectedSessionsAreNotResumed(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a, b := c.start("a"), c.start("b")
 		here, gone, kept := a.claim(alice("")), a.claim(alice("")), a.claim(alice(""))
-		gone.Session.Leave(window)
+		gone.Session.Leave(window, "test")
 		pass(time.Second)
 
-		owners, err := b.Disconnect(t.Context(), "alice", here.Session.ID)
+		owners, err := b.Disconnect(t.Context(), "alice", here.Session.ID, "test")
 		if err != nil || len(owners) != 1 {
 			t.Fatalf("disconnect: %v %v", owners, err)
 		}
 		equal(t, "owner", owners[0], session.Owner{Node: a.Node(), Session: here.Session.ID, Generation: 1})
-		here.Session.End()
+		here.Session.End("test")
 		equalSlices(t, "online", b.online(), []string{kept.Session.ID})
 
-		if owners, err = b.Disconnect(t.Context(), "alice", ""); err != nil || len(owners) != 1 {
+		if owners, err = b.Disconnect(t.Context(), "alice", "", "test"); err != nil || len(owners) != 1 {
 			t.Fatalf("disconnect all: %v %v", owners, err)
 		}
-		kept.Session.End()
+		kept.Session.End("test")
 		pass(time.Second)
 		for _, h := range []*held{here, gone, kept} {
 			equal(t, "resumed", b.claim(alice(h.Session.ID)).Resumed, false)

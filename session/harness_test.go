@@ -23,7 +23,10 @@ import (
 	"wssgateway/session"
 )
 
-const window = 2 * time.Minute // of the nodes under test
+const (
+	window = 2 * time.Minute // of the nodes under test
+	grave  = time.Minute     // for which a session that is over is kept
+)
 
 func TestMain(m *testing.M) {
 	logging.Disable() // the client's; nodes without Redis would fill the screen
@@ -50,10 +53,11 @@ func inCluster(t *testing.T, test func(t *testing.T, c *cluster)) {
 			n.stop()
 		}
 		pass(10 * time.Second)
-		sweeper := c.start("sweeper")
-		pass(10 * time.Second)
+		nobody := func(context.Context, []session.Gone) error { return nil }
+		sweeper := c.startWith(session.Config{Node: "sweeper", Gone: nobody})
+		pass(10*time.Second + window)
 		sweeper.stop()
-		pass(window)
+		pass(grave)
 		if keys := c.keys(); len(keys) > 0 {
 			t.Errorf("left behind in Redis: %q", keys)
 		}
@@ -87,8 +91,12 @@ type node struct {
 }
 
 func (c *cluster) start(name string) *node {
+	return c.startWith(session.Config{Node: name})
+}
+
+func (c *cluster) startWith(cfg session.Config) *node {
 	l := &link{dialer: c.redis.Dial}
-	n := run(c.t, l.client(c.t), session.Config{Node: name})
+	n := run(c.t, l.client(c.t), cfg)
 	n.link = l
 	c.nodes = append(c.nodes, n)
 	synctest.Wait() // it has its lease

@@ -19,7 +19,7 @@ func (r *Registry) hold(s *Session) *Session {
 	r.held[s.ID] = s
 	// A resumed session may have moved on before it got here, and who took it
 	// cannot have told us: the write finds out.
-	if s.Generation > 1 || s.lease != r.lease.id {
+	if s.Generation > 1 || s.lease != r.lease.id || r.cfg.Events {
 		r.touch(s)
 	}
 	return before

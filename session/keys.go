@@ -18,3 +18,17 @@ func (l layout) nodes() []string {
 
 // index returns the key of the set of sessions that were claimed under a lease.
 func (l layout) index(lease string) string { return l.prefix + "{node:" + lease + "}:sessions" }
+
+// gone returns the keys of the sessions that are or will be over, in the order
+// of the scripts.
+func (l layout) gone() []string {
+	tag := l.prefix + "{gone}:"
+	return []string{tag + "due", tag + "told"}
+}
+
+// events returns the stream that backends read, and what belongs to it. The tag
+// of the second is the name of the first: a Cluster keeps them together.
+func (l layout) events() []string {
+	stream := l.prefix + "events"
+	return []string{stream, "{" + stream + "}:open"}
+}

@@ -129,6 +129,7 @@ func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool
 	r.renewed = make(chan struct{})
 	if rewrite {
 		for _, s := range r.held {
+			s.told = false
 			r.touch(s)
 		}
 	}

@@ -17,7 +17,7 @@ func TestDeadNodesSessionsHaveLeft(t *testing.T) {
 		pass(10 * time.Second)
 		equalSlices(t, "online", b.online(), nil)
 		equalSlices(t, "nodes", b.names(), []string{"b"})
-		b.claim(claim).Session.End() // theirs do not count
+		b.claim(claim).Session.End("test") // theirs do not count
 
 		pass(window - 5*time.Second)
 		claim.Wanted = h.Session.ID
@@ -118,7 +118,7 @@ func TestNameThatComesBackEndsTheEarlierLease(t *testing.T) {
 		equalSlices(t, "nodes", b.names(), []string{"a", "a|b", "b"})
 		moved := again.claim(alice(h.Session.ID))
 		equal(t, "resumed", moved.Resumed, true)
-		moved.Session.Leave(window)
+		moved.Session.Leave(window, "test")
 
 		pass(window)
 		old.link.mend() // two nodes have the name now
@@ -132,7 +132,7 @@ func TestStoppedNodeLeavesItsSessions(t *testing.T) {
 		a, b := c.start("a"), c.start("b")
 		h := a.claim(alice(""))
 		ended := a.claim(alice(""))
-		ended.Session.End()
+		ended.Session.End("test")
 		a.stop()
 		equalSlices(t, "online", b.online(), nil)
 		equalSlices(t, "nodes", b.names(), []string{"b"})
@@ -146,7 +146,7 @@ func TestStoppedNodeLeavesItsSessions(t *testing.T) {
 func TestStopDoesNotWaitForRedis(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start("a")
-		a.claim(alice("")).Session.End()
+		a.claim(alice("")).Session.End("test")
 		a.link.deafen()
 		start := time.Now()
 		a.stop()

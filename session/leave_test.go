@@ -15,13 +15,13 @@ func TestLeftSessionIsResumedWithinItsWindow(t *testing.T) {
 			if i > 0 && h.Previous != nil {
 				t.Errorf("previous: %v", h.Previous)
 			}
-			h.Session.Leave(window)
+			h.Session.Leave(window, "test")
 			pass(window - time.Millisecond)
 		}
 		h := a.claim(alice(id))
 		equal(t, "resumed at the last moment", h.Resumed, true)
 		equal(t, "generation", h.Session.Generation, 5)
-		h.Session.Leave(10 * time.Second)
+		h.Session.Leave(10*time.Second, "test")
 		pass(10 * time.Second)
 		equal(t, "resumed after its window", a.claim(alice(id)).Resumed, false)
 	})
@@ -31,11 +31,11 @@ func TestEndedSessionIsNotResumed(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start("a")
 		ended, both := a.claim(alice("")), a.claim(alice(""))
-		ended.Session.End()
-		both.Session.Leave(window)
+		ended.Session.End("test")
+		both.Session.Leave(window, "test")
 		pass(time.Second)
-		both.Session.End()
-		ended.Session.Leave(window) // comes late
+		both.Session.End("test")
+		ended.Session.Leave(window, "test") // comes late
 		pass(time.Second)
 		equal(t, "held", a.Sessions(), 0)
 		for _, h := range []*held{ended, both} {
@@ -49,18 +49,18 @@ func TestKeysGoWithTheLongestWindow(t *testing.T) {
 		a := c.start("a")
 		ttl := func() time.Duration { return c.rdb.PTTL(t.Context(), "gw:{user:alice}:sessions").Val() }
 		short, long := a.claim(alice("")), a.claim(alice(""))
-		long.Session.Leave(window)
+		long.Session.Leave(window, "test")
 		pass(0)
 		equal(t, "ttl with a connection", ttl(), -1)
-		short.Session.Leave(10 * time.Second)
+		short.Session.Leave(10*time.Second, "test")
 		pass(0)
-		equal(t, "ttl without", ttl(), window)
+		equal(t, "ttl without", ttl(), window+grave)
 		back := a.claim(alice(long.Session.ID))
 		equal(t, "ttl with one again", ttl(), -1)
-		back.Session.Leave(time.Second)
+		back.Session.Leave(time.Second, "test")
 		pass(0)
-		equal(t, "ttl of the other", ttl(), 10*time.Second)
-		pass(10 * time.Second)
+		equal(t, "ttl of the other", ttl(), 10*time.Second+grave)
+		pass(10*time.Second + grave)
 		equal(t, "exists", c.redis.Exists("gw:{user:alice}:sessions"), false)
 	})
 }
@@ -70,8 +70,8 @@ func TestWindowCountsFromTheEndOfTheConnection(t *testing.T) {
 		a, b := c.start("a"), c.start("b")
 		kept, over := a.claim(alice("")), a.claim(alice(""))
 		a.link.cut()
-		over.Session.Leave(5 * time.Second)
-		kept.Session.Leave(8 * time.Second)
+		over.Session.Leave(5*time.Second, "test")
+		kept.Session.Leave(8*time.Second, "test")
 		pass(6 * time.Second)
 		a.link.mend()
 		pass(1999 * time.Millisecond)
@@ -87,8 +87,8 @@ func TestChangesAreKeptUntilRedisIsBack(t *testing.T) {
 		a.link.cut()
 		stays.Session.SetChannels([]string{"room:1"})
 		stays.Session.SetChannels([]string{"room:2"})
-		leaves.Session.Leave(window)
-		ends.Session.End()
+		leaves.Session.Leave(window, "test")
+		ends.Session.End("test")
 		pass(time.Minute)
 		equalSlices(t, "online while the node is away", b.online(), nil)
 

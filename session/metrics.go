@@ -25,6 +25,7 @@ type metrics struct {
 	claims      map[claimResult]prometheus.Counter
 	renewals    map[renewal]prometheus.Counter
 	writeErrors prometheus.Counter
+	gone        prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, sessions func() int) *metrics {
@@ -47,6 +48,10 @@ func newMetrics(reg prometheus.Registerer, sessions func() int) *metrics {
 			Name: "gateway_session_write_errors_total",
 			Help: "Writes of a session that failed and are repeated.",
 		}),
+		gone: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gateway_sessions_gone_total",
+			Help: "Sessions that were over and that this node told of: presence and events.",
+		}),
 	}
 	for _, r := range []claimResult{claimNew, claimResumed, claimLimit, claimError} {
 		m.claims[r] = claims.WithLabelValues(string(r))
@@ -55,7 +60,7 @@ func newMetrics(reg prometheus.Registerer, sessions func() int) *metrics {
 		m.renewals[r] = renewals.WithLabelValues(string(r))
 	}
 	if reg != nil {
-		reg.MustRegister(held, claims, renewals, m.writeErrors)
+		reg.MustRegister(held, claims, renewals, m.writeErrors, m.gone)
 	}
 	return m
 }

@@ -31,7 +31,8 @@ func TestEveryRedis(t *testing.T) {
 		"concurrent claims leave one owner": concurrentClaimsLeaveOneOwner,
 		"limit holds over all nodes":        limitHoldsOverAllNodes,
 		"session moves and is left":         sessionMovesAndIsLeft,
-		"nothing is left behind":            nothingIsLeftBehind,
+		"what is left behind expires":       whatIsLeftBehindExpires,
+		"the end is told":                   theEndIsTold,
 		"scripts are loaded again":          scriptsAreLoadedAgain,
 	}
 	for kind, client := range clients {
@@ -151,7 +152,7 @@ func sessionMovesAndIsLeft(t *testing.T, a, b *node) {
 	moved := b.claim(alice(h.Session.ID))
 	equal(t, "previous", *moved.Previous, session.Owner{Node: a.Node(), Session: h.Session.ID, Generation: 1})
 	equalSlices(t, "nodes", b.names(), []string{"a", "b"})
-	moved.Session.Leave(time.Minute)
+	moved.Session.Leave(time.Minute, "test")
 	eventually(t, "left", func() bool { return len(a.online()) == 0 })
 	again := a.claim(alice(h.Session.ID))
 	equal(t, "generation", again.Session.Generation, 3)
@@ -164,15 +165,44 @@ func sessionMovesAndIsLeft(t *testing.T, a, b *node) {
 	equalSlices(t, "nodes", c.names(), []string{"c"})
 }
 
-func nothingIsLeftBehind(t *testing.T, a, b *node) {
+func whatIsLeftBehindExpires(t *testing.T, a, b *node) {
 	for range 5 {
 		h := a.claim(alice(""))
-		b.claim(alice(h.Session.ID)).Session.End()
-		a.claim(alice("")).Session.Leave(50 * time.Millisecond)
+		b.claim(alice(h.Session.ID)).Session.End("test")
+		a.claim(alice("")).Session.Leave(50*time.Millisecond, "test")
 	}
 	a.stop()
 	b.stop()
-	eventually(t, "no key is left", func() bool { return len(allKeys(t, a.rdb, a.prefix)) == 0 })
+	eventually(t, "what is left expires", func() bool {
+		for _, key := range allKeys(t, a.rdb, a.prefix) {
+			if ttl := a.rdb.PTTL(t.Context(), key).Val(); ttl < 0 || ttl > grave {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func theEndIsTold(t *testing.T, a, b *node) {
+	w := &witness{}
+	tells := func(name string) *node {
+		return run(t, a.rdb, session.Config{Prefix: a.prefix + "told:", Node: name, Gone: w.gone, Events: true})
+	}
+	c, d := tells("c"), tells("d")
+	h := c.claim(alice(""))
+	moved := d.claim(alice(h.Session.ID))
+	c.Evict(h.Session.ID, h.Session.Generation)
+	moved.Session.Leave(100*time.Millisecond, "lost")
+	eventually(t, "told", func() bool { return len(w.ids()) > 0 })
+	eventually(t, "two events", func() bool { return a.rdb.XLen(t.Context(), a.prefix+"told:events").Val() == 2 })
+	refs := []session.Ref{{User: "alice", ID: h.Session.ID}, {User: "alice", ID: c.claim(alice("")).Session.ID}}
+	alive, err := c.Alive(t.Context(), refs)
+	if err != nil || !slices.Equal(alive, []bool{false, true}) {
+		t.Errorf("alive: %v, %v", alive, err)
+	}
+	c.stop()
+	d.stop()
+	equalSlices(t, "told", w.ids(), []string{h.Session.ID})
 }
 
 func allKeys(t *testing.T, rdb redis.UniversalClient, prefix string) (keys []string) {
@@ -214,7 +244,7 @@ func TestClaimThatRedisComesToLateIsNotDone(t *testing.T) {
 	rdb := server.Client(t)
 	a := run(t, rdb, session.Config{Node: "a"})
 	old := a.claim(alice(""))
-	old.Session.Leave(time.Minute)
+	old.Session.Leave(time.Minute, "test")
 	eventually(t, "left", func() bool { return len(a.online()) == 0 })
 
 	server.Pause()

@@ -36,6 +36,12 @@ type Config struct {
 	Lease        time.Duration // life of a node that no longer renews its lease (10s)
 	Heartbeat    time.Duration // between two renewals (3s)
 
+	// Gone is told of sessions that are over, those of dead nodes included, by
+	// one node at a time. What it could not deal with (an error) it is told again
+	// within ten seconds, perhaps on another node. It may be nil.
+	Gone func(context.Context, []Gone) error
+	// Events has the stream of events written, which backends read.
+	Events bool
 	// Stats is asked at every heartbeat; it must not block. It may be nil.
 	Stats func() Stats
 	// Logger may be nil.
@@ -70,8 +76,9 @@ type Registry struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	wake chan struct{} // holds one: there is something to write
-	over chan leases   // holds one: the newest leases, some of which have ended
+	wake  chan struct{} // holds one: there is something to write
+	over  chan leases   // holds one: the newest leases, some of which have ended
+	ended chan struct{} // holds one: there is a session that is over
 
 	mu       sync.Mutex
 	held     map[string]*Session   // by id: connected on this node
@@ -103,6 +110,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Registry {
 		log:     cfg.Logger,
 		wake:    make(chan struct{}, 1),
 		over:    make(chan leases, 1),
+		ended:   make(chan struct{}, 1),
 		held:    make(map[string]*Session),
 		dirty:   make(map[*Session]struct{}),
 		renewed: make(chan struct{}),
@@ -135,6 +143,9 @@ func (r *Registry) Run(ctx context.Context) error {
 	loops.Go(func() { r.holdLease(ctx) })
 	loops.Go(func() { r.writeChanges(ctx) })
 	loops.Go(func() { r.sweepEnded(ctx) })
+	if r.tells() {
+		loops.Go(func() { r.tellGone(ctx) })
+	}
 	loops.Wait()
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)

@@ -25,12 +25,15 @@ var (
 	disconnectSource string
 	//go:embed lua/sessions.lua
 	sessionsSource string
+	//go:embed lua/alive.lua
+	aliveSource string
 
 	claimScript      = redis.NewScript(clockSource + userSource + claimSource)
 	writeScript      = redis.NewScript(clockSource + userSource + writeSource)
 	leaveScript      = redis.NewScript(clockSource + userSource + leaveSource)
 	disconnectScript = redis.NewScript(clockSource + userSource + disconnectSource)
 	sessionsScript   = redis.NewScript(clockSource + userSource + sessionsSource)
+	aliveScript      = redis.NewScript(clockSource + userSource + aliveSource)
 
 	//go:embed lua/nodes.lua
 	nodesSource string
@@ -50,6 +53,20 @@ var (
 	leasesScript  = redis.NewScript(clockSource + nodesSource + leasesSource)
 	releaseScript = redis.NewScript(clockSource + nodesSource + releaseSource)
 	forgetScript  = redis.NewScript(clockSource + nodesSource + forgetSource)
+
+	//go:embed lua/gone_add.lua
+	goneAddSource string
+	//go:embed lua/gone_take.lua
+	goneTakeSource string
+	//go:embed lua/gone_done.lua
+	goneDoneSource string
+	//go:embed lua/event.lua
+	eventSource string
+
+	goneAddScript  = redis.NewScript(clockSource + goneAddSource)
+	goneTakeScript = redis.NewScript(clockSource + goneTakeSource)
+	goneDoneScript = redis.NewScript(goneDoneSource)
+	eventScript    = redis.NewScript(eventSource)
 )
 
 // errAnswer is an answer that no script of ours gives.

@@ -32,6 +32,8 @@ type Session struct {
 	given    string        // encoded
 	leftAt   time.Time     // when it was left, and
 	window   time.Duration // how long it can be resumed from then
+	reason   string        // why it was left
+	told     bool          // the event that it is connected was written
 }
 
 // phase says what has become of a session on this node.
@@ -99,20 +101,21 @@ func (s *Session) set(what *string, channels []string) {
 	s.registry.touch(s)
 }
 
-// End ends the session: nobody can resume it.
-func (s *Session) End() { s.Leave(0) }
+// End ends the session: nobody can resume it. The reason is for whoever is told
+// of it (Gone, events).
+func (s *Session) End(reason string) { s.Leave(0, reason) }
 
 // Leave says that the connection is over. The session can be resumed for
 // window, which counts from now however late Redis is told.
-func (s *Session) Leave(window time.Duration) {
+func (s *Session) Leave(window time.Duration, reason string) {
 	r := s.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case s.phase == connected:
-		s.phase, s.leftAt, s.window = left, time.Now(), window
+		s.phase, s.leftAt, s.window, s.reason = left, time.Now(), window, reason
 	case s.phase == left && window == 0: // End after Leave
-		s.window = 0
+		s.window, s.reason = 0, reason
 	default:
 		return
 	}

@@ -81,6 +81,7 @@ func (r *Registry) sweepBatch(ctx context.Context, lease string, end int64, entr
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	var calls []*call
+	var refs []Ref
 	done := make([]any, len(entries))
 	for i, e := range entries {
 		done[i] = e
@@ -91,12 +92,43 @@ func (r *Registry) sweepBatch(ctx context.Context, lease string, end int64, entr
 		claim, id, user := f[0], f[1], f[2]
 		calls = append(calls, newCall(leaveScript, r.keys.user(user),
 			id, claim, lease, end, r.cfg.ResumeWindow.Milliseconds()))
+		refs = append(refs, Ref{user, id})
 	}
 	if err := r.run(ctx, calls...); err != nil {
 		return fmt.Errorf("leave sessions: %w", err)
 	}
+	if err := r.noteLeft(ctx, calls, refs, nodeOf(lease).Name()); err != nil {
+		return err
+	}
 	if err := r.rdb.SRem(ctx, r.keys.index(lease), done...).Err(); err != nil {
 		return fmt.Errorf("take out of index: %w", err)
+	}
+	return nil
+}
+
+// noteLeft notes when the sessions that were left with their node are over.
+func (r *Registry) noteLeft(ctx context.Context, left []*call, refs []Ref, node string) error {
+	if !r.tells() {
+		return nil
+	}
+	r.mu.Lock()
+	seen := r.seen
+	r.mu.Unlock()
+	var calls []*call
+	for i, c := range left {
+		note, err := r.leftOutside(c, refs[i].ID, refs[i].User, node, seen)
+		if err != nil {
+			return fmt.Errorf("leave sessions: %w", err)
+		}
+		if note != nil {
+			calls = append(calls, note)
+		}
+	}
+	if len(calls) == 0 {
+		return nil
+	}
+	if err := r.run(ctx, calls...); err != nil {
+		return fmt.Errorf("note sessions that were left: %w", err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -70,8 +71,9 @@ func (r record) info(id, channels string) Info {
 // they are, connected or left: none can be resumed, even if its node is dead.
 // It returns the owners on live nodes of those that were connected. Each must
 // be told to close its connection and to End the session; one that is not told
-// writes it back with its next change.
-func (r *Registry) Disconnect(ctx context.Context, user, sessionID string) ([]Owner, error) {
+// writes it back with its next change. The reason is for whoever is told of
+// those that no node holds.
+func (r *Registry) Disconnect(ctx context.Context, user, sessionID, reason string) ([]Owner, error) {
 	ended := newCall(disconnectScript, r.keys.user(user), sessionID)
 	nodes := r.leasesCall()
 	if err := r.run(ctx, ended, nodes); err != nil {
@@ -86,19 +88,36 @@ func (r *Registry) Disconnect(ctx context.Context, user, sessionID string) ([]Ow
 		return nil, fmt.Errorf("session: disconnect: %w", err)
 	}
 	var owners []Owner
+	var orphans []*call
 	for _, one := range answer {
 		row, _ := one.([]any)
 		f := texts(row)
-		if len(f) != 3 {
+		if len(f) != 5 {
 			return nil, fmt.Errorf("session: disconnect: %w", errAnswer)
 		}
 		generation, err := strconv.ParseUint(f[1], 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("session: disconnect: %w: %w", errAnswer, err)
 		}
-		if seen.running(f[2]) {
-			owners = append(owners, Owner{nodeOf(f[2]), f[0], generation})
+		node := nodeOf(f[2])
+		if f[3] == "1" && seen.running(f[2]) {
+			owners = append(owners, Owner{node, f[0], generation})
+			continue
 		}
+		channels, _ := parseChannels(f[4])
+		orphans = append(orphans, r.goneCall(f[0], 0,
+			told{user, node.Name(), reason, json.RawMessage(channels)}))
+	}
+	if err := r.noteOrphans(ctx, orphans); err != nil {
+		return nil, fmt.Errorf("session: disconnect: %w", err)
 	}
 	return owners, nil
+}
+
+// noteOrphans notes sessions that are over and that no node holds.
+func (r *Registry) noteOrphans(ctx context.Context, calls []*call) error {
+	if len(calls) == 0 || !r.tells() {
+		return nil
+	}
+	return r.run(ctx, calls...)
 }

@@ -103,7 +103,17 @@ type change struct {
 	session *Session
 	version uint32
 	phase   phase
+	note    *call // notes when it is over; nil if that is not to be told
 	call    *call
+	after   []*call // to be run once call has worked: what is told of it now
+}
+
+// calls returns what goes to Redis first, in this order.
+func (c *change) calls() []*call {
+	if c.note == nil {
+		return []*call{c.call}
+	}
+	return []*call{c.note, c.call}
 }
 
 // writeBatch writes the sessions: first those that are connected into the index
@@ -120,18 +130,22 @@ func (r *Registry) writeBatch(ctx context.Context, batch []*Session) (int, error
 		}
 		r.indexed(changes, lease)
 	}
-	calls := make([]*call, len(changes))
-	for i, c := range changes {
-		calls[i] = c.call
+	var calls []*call
+	for _, c := range changes {
+		calls = append(calls, c.calls()...)
 	}
 	if len(calls) > 0 {
 		_ = r.run(ctx, calls...) // each call has its own error
 	}
-	written, err := r.settle(changes)
-	if err != nil {
-		return written, err
+	done, failed := r.done(changes)
+	if err := r.tellAfter(ctx, done); err != nil {
+		return 0, err
 	}
-	return written, r.prune(ctx)
+	r.settle(done)
+	if failed != nil {
+		return len(done), failed
+	}
+	return len(done), r.prune(ctx)
 }
 
 // changes returns what to write of the sessions, and which entries the index
@@ -148,9 +162,28 @@ func (r *Registry) changes(batch []*Session) (lease string, changes []change, un
 		if s.phase == connected && s.lease != lease {
 			unindexed = append(unindexed, entry(s.claim, s.ID, s.User))
 		}
-		changes = append(changes, change{s, s.version, s.phase, r.writeCall(s, lease, timeout)})
+		changes = append(changes, r.change(s, lease, timeout))
 	}
 	return lease, changes, unindexed
+}
+
+// change returns what to write of s as it is. r.mu is held.
+func (r *Registry) change(s *Session, lease string, timeout int64) change {
+	c := change{session: s, version: s.version, phase: s.phase, call: r.writeCall(s, lease, timeout)}
+	if s.phase == abandoned {
+		return c // nobody has heard of it
+	}
+	if r.cfg.Events && !s.told {
+		c.after = append(c.after, r.eventCall(eventConnected, s.ID, s.User, r.cfg.Node, ""))
+	}
+	if s.phase == left && r.tells() {
+		over := max(0, s.window-time.Since(s.leftAt))
+		c.note = r.goneCallOf(s, max(over, goneMargin))
+		if over < goneMargin {
+			c.after = append(c.after, r.goneCallOf(s, over))
+		}
+	}
+	return c
 }
 
 // writeCall returns the call that writes s as it is. r.mu is held.
@@ -179,25 +212,87 @@ func (r *Registry) indexed(changes []change, lease string) {
 	}
 }
 
-// settle notes what Redis answered.
-func (r *Registry) settle(changes []change) (written int, failed error) {
+// done returns the changes that Redis has taken, or refused for good.
+func (r *Registry) done(changes []change) (done []change, failed error) {
 	for _, c := range changes {
-		code, err := c.call.answer.Int()
-		switch {
-		case err != nil || code < 0:
+		if err := c.failure(); err != nil {
 			r.metrics.writeErrors.Inc()
-			if failed = err; err == nil {
-				failed = errLate
-			}
+			failed = err
 			continue
-		case code == 0 && c.phase != abandoned:
+		}
+		done = append(done, c)
+	}
+	return done, failed
+}
+
+// failure returns why a change has to be written again.
+func (c *change) failure() error {
+	if c.note != nil && c.note.answer.Err() != nil {
+		return c.note.answer.Err()
+	}
+	if c.phase == abandoned {
+		return c.call.answer.Err()
+	}
+	code, err := c.call.answer.Int()
+	if err == nil && code < 0 {
+		return errLate
+	}
+	return err
+}
+
+// lost reports whether the session is someone else's.
+func (c *change) lost() bool {
+	code, _ := c.call.answer.Int()
+	return c.phase != abandoned && code == 0
+}
+
+// tellAfter runs what is to be told of sessions that were written: events, and
+// that one is over now or soon.
+func (r *Registry) tellAfter(ctx context.Context, done []change) error {
+	if !r.tells() {
+		return nil
+	}
+	r.mu.Lock()
+	seen := r.seen
+	r.mu.Unlock()
+	var calls []*call
+	for _, c := range done {
+		if !c.lost() {
+			calls = append(calls, c.after...)
+		}
+		if c.phase != abandoned {
+			continue
+		}
+		note, err := r.leftOutside(c.call, c.session.ID, c.session.User, r.cfg.Node, seen)
+		if err != nil {
+			return fmt.Errorf("take back claim: %w", err)
+		}
+		if note != nil {
+			calls = append(calls, note)
+		}
+	}
+	if len(calls) == 0 {
+		return nil
+	}
+	if err := r.run(ctx, calls...); err != nil {
+		return fmt.Errorf("tell of sessions: %w", err)
+	}
+	select {
+	case r.ended <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// settle notes what Redis has.
+func (r *Registry) settle(done []change) {
+	for _, c := range done {
+		if c.lost() {
 			r.lose(c.session)
-		default:
+		} else {
 			r.wrote(c)
 		}
-		written++
 	}
-	return written, failed
 }
 
 // wrote notes that c is in Redis.
@@ -208,6 +303,7 @@ func (r *Registry) wrote(c change) {
 	if s.phase == lost {
 		return
 	}
+	s.told = s.told || r.cfg.Events
 	if s.version != c.version {
 		return // changed since
 	}

@@ -31,11 +31,10 @@ end
 trim(now)
 
 local found = read(wanted)
-if found and found.foreign then found = nil end
+if found and (found.foreign or is_over(wanted, now)) then found = nil end
 local connected = found and not has_left(wanted)
 if connected and over[found.lease] and over[found.lease] + window <= now then
-  remove(wanted)
-  found, connected = nil, false
+  found, connected = nil, false -- it is for the sweep of its lease to say so
 end
 
 -- Sessions are counted one by one only if all together are enough to matter.
@@ -43,13 +42,9 @@ if limit > 0 and redis.call('HLEN', KEYS[1]) - redis.call('ZCARD', KEYS[2]) >= l
   local count, leases = 0, {}
   for _, id in ipairs(redis.call('HKEYS', KEYS[1])) do
     local s = id ~= wanted and not has_left(id) and read(id)
-    if s and not s.foreign then
-      if over[s.lease] then
-        leave(id, over[s.lease] + window, now)
-      elseif s.client == client then
-        count = count + 1
-        leases[s.lease] = true
-      end
+    if s and not s.foreign and not over[s.lease] and s.client == client then
+      count = count + 1
+      leases[s.lease] = true
     end
   end
   if count >= limit then

@@ -1,6 +1,6 @@
 -- In front of every script about one user. Its keys are always
 --   KEYS[1] sessions  hash: session id -> record
---   KEYS[2] left      zset: id of a session without a connection -> ms at which its window is over
+--   KEYS[2] left      zset: id of a session without a connection -> ms at which its window is, or was, over
 --   KEYS[3] channels  hash: session id -> its channels
 -- A record is fields with one space between them, none of which has one inside:
 --   1 <generation> <lease> <claim> <ms of the claim> <client> <details>
@@ -16,7 +16,19 @@ local function read(id)
   return {generation = tonumber(generation), lease = lease, claim = claim, client = client}
 end
 
-local function has_left(id) return redis.call('ZSCORE', KEYS[2], id) end
+-- has_left returns when the window of a session without a connection is over,
+-- and nil for others.
+local function has_left(id) return tonumber(redis.call('ZSCORE', KEYS[2], id) or '') end
+
+-- is_over reports whether nobody can resume a session any more.
+local function is_over(id, now)
+  local ends = has_left(id)
+  return ends and ends <= now
+end
+
+-- A session that is over is kept for a while, in ms: who comes late, having
+-- heard of nothing, finds its generation there and does not bring it back.
+local grave = 60000
 
 local function remove(id)
   redis.call('HDEL', KEYS[1], id)
@@ -24,19 +36,16 @@ local function remove(id)
   redis.call('HDEL', KEYS[3], id)
 end
 
--- leave keeps a session without a connection until expires.
-local function leave(id, expires, now)
-  if expires <= now then return remove(id) end
-  redis.call('ZADD', KEYS[2], expires, id)
-end
+-- leave lets a session without a connection be resumed until expires.
+local function leave(id, expires) redis.call('ZADD', KEYS[2], expires, id) end
 
--- trim removes the sessions whose window is over.
+-- trim removes the sessions that have been over for long enough.
 local function trim(now)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do remove(id) end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - grave)) do remove(id) end
 end
 
 -- settle comes last in a script that changed something: while a session is
--- connected the keys stay, then they go with the longest window.
+-- connected the keys stay, then they go with the last grave.
 local function settle()
   if redis.call('HLEN', KEYS[1]) > redis.call('ZCARD', KEYS[2]) then
     if redis.call('PTTL', KEYS[1]) < 0 then return end
@@ -45,6 +54,6 @@ local function settle()
   end
   local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
   if not last then return end
-  for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, last) end
+  for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, last + grave) end
 end
 

@@ -14,12 +14,12 @@ if s and (s.foreign or s.generation > generation
     or s.generation == generation and s.claim ~= claim) then
   return 0
 end
-if remaining == 0 then
-  remove(id)
+redis.call('HSET', KEYS[1], id, ARGV[5])
+if ARGV[6] ~= '' and remaining ~= 0 then
+  redis.call('HSET', KEYS[3], id, ARGV[6])
 else
-  redis.call('HSET', KEYS[1], id, ARGV[5])
-  if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], id, ARGV[6]) else redis.call('HDEL', KEYS[3], id) end
-  if remaining > 0 then leave(id, now + remaining, now) else redis.call('ZREM', KEYS[2], id) end
+  redis.call('HDEL', KEYS[3], id)
 end
+if remaining >= 0 then leave(id, now + remaining) else redis.call('ZREM', KEYS[2], id) end
 settle()
 return 1
