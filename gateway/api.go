@@ -18,6 +18,7 @@ func (g *Gateway) routeAPI(r *gin.RouterGroup) {
 	r.DELETE("/users/:user/sessions", g.apiDisconnect)
 	r.DELETE("/users/:user/sessions/:session", g.apiDisconnect)
 	r.GET("/nodes", g.apiNodes)
+	r.POST("/nodes/:node/rebalance", g.apiRebalance)
 }
 
 // authorize lets calls through that have the API key. It takes the same time

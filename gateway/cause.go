@@ -24,7 +24,8 @@ const (
 	causeInvalidText  cause = "invalid_text"  // text that is not UTF-8
 	causeTooBig       cause = "too_big"       // a message over the limit
 	causeUnavailable  cause = "unavailable"   // Redis could not be asked when it connected
-	causeDrain        cause = "drain"         // the node goes
+	causeDrain        cause = "drain"         // the node goes, and the client did not move
+	causeRebalance    cause = "rebalance"     // other nodes have room, and the client did not move
 	causeDisconnected cause = "disconnected"  // the backend ended the session
 )
 
@@ -50,6 +51,7 @@ var endings = map[cause]ending{
 	causeTooBig:       {wire.CloseTooBig, "message is too big"},
 	causeUnavailable:  {wire.CloseOverloaded, "try again later"},
 	causeDrain:        {wire.CloseRestart, "node is going, reconnect"},
+	causeRebalance:    {wire.CloseRestart, "there is room elsewhere, reconnect"},
 	causeDisconnected: {wire.CloseDisconnected, "disconnected by the backend"},
 	causeSilent:       {wire.CloseGoingAway, "no sign of life"},
 }

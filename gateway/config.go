@@ -29,6 +29,7 @@ type Config struct {
 	AuthTimeout      time.Duration `config:"auth_timeout" help:"time a connection has for its connect frame"`
 	HandshakeTimeout time.Duration `config:"handshake_timeout" help:"time a client has to send its request headers"`
 	ResumeWindow     time.Duration `config:"resume_window" help:"time a session outlives its connection"`
+	MaxAge           time.Duration `config:"max_age" help:"age at which a connection is asked to move to another node, within a tenth of it; 0: never"`
 	Lease            time.Duration `config:"lease" help:"time after its last heartbeat at which a node counts as dead"`
 	Heartbeat        time.Duration `config:"heartbeat" help:"time between two heartbeats of a node"`
 	DrainDelay       time.Duration `config:"drain_delay" help:"time after SIGTERM during which connections are still accepted"`
@@ -133,6 +134,7 @@ func (c *Config) Validate() error {
 	m.positive("auth_timeout", c.AuthTimeout)
 	m.positive("handshake_timeout", c.HandshakeTimeout)
 	m.positive("resume_window", c.ResumeWindow)
+	m.check(c.MaxAge == 0 || c.MaxAge >= 10*time.Second, "max_age: must be at least 10s, or 0 for never")
 	m.positive("heartbeat", c.Heartbeat)
 	m.check(c.Lease >= 2*c.Heartbeat, "lease: must be at least twice the heartbeat (%s), so that one may get lost", c.Heartbeat)
 	m.check(c.DrainDelay >= 0, "drain_delay: must not be negative")

@@ -42,15 +42,18 @@ type conn struct {
 	badFrames int // in a row
 
 	deadline atomic.Int32 // tick at which the present phase must be over; 0: none
+	age      atomic.Int32 // tick at which it is to be asked to move; 0: never
 	ended    atomic.Pointer[cause]
 	over     atomic.Int32 // of reading and teardown, how many are
 
 	grant   atomic.Pointer[grant] // nil until connected
 	session *session.Session      // set with grant
 
-	mu      sync.Mutex // guards what follows
-	members []*member  // the channels it is subscribed to
-	gone    bool       // torn down: nothing is added any more
+	mu       sync.Mutex // guards what follows
+	members  []*member  // the channels it is subscribed to
+	gone     bool       // torn down: nothing is added any more
+	welcomed bool       // it has its connected frame
+	farewell *farewell  // nil unless it was asked to move
 
 	paging sync.Mutex // held while a page of a replay is in memory
 
@@ -149,10 +152,11 @@ func readAll(r io.Reader, buf *[]byte) ([]byte, error) {
 }
 
 // fail ends the connection for a reason of the server's. The first cause
-// counts. It does not wait and may be called from anywhere.
-func (c *conn) fail(why cause) {
+// counts: fail reports whether it was this one. It does not wait and may be
+// called from anywhere.
+func (c *conn) fail(why cause) bool {
 	if !c.ended.CompareAndSwap(nil, &why) {
-		return
+		return false
 	}
 	if e, ok := endings[why]; ok {
 		dropped := c.socket.shut(wire.Close(e.code, e.reason), why == causeSlow)
@@ -167,6 +171,7 @@ func (c *conn) fail(why cause) {
 		c.socket.cut()
 	}
 	go c.teardown(why)
+	return true
 }
 
 // finish is the end of reading: the connection is over.
@@ -301,12 +306,21 @@ func (c *conn) rearmWithin(next int32) {
 	if d := c.deadline.Load(); d != 0 {
 		next = min(next, d-now)
 	}
+	if age := c.age.Load(); age != 0 {
+		next = min(next, age-now)
+	}
 	if g := c.grant.Load(); g != nil && !g.expires.IsZero() {
 		if left := time.Until(g.expires.Add(tokenLeeway)); left < c.timeout() {
 			next = min(next, ticks(left))
 		}
 	}
 	c.gw.wheel.schedule(&c.timer, next)
+}
+
+// old reports, once, that the connection has reached its age.
+func (c *conn) old(now int32) bool {
+	age := c.age.Load()
+	return age != 0 && now >= age && c.age.CompareAndSwap(age, 0)
 }
 
 var pingFrame = wire.AppendHeader(nil, wire.OpPing, 0)
@@ -321,8 +335,11 @@ func (c *conn) onTimer() {
 			c.socket.cut() // the peer has had its time to answer the close frame
 			return
 		}
-	case d != 0 && now >= d:
+	case d != 0 && now >= d && g == nil:
 		c.fail(causeNoConnect)
+		return
+	case d != 0 && now >= d:
+		c.fail(causeRebalance) // it was asked to move, and has not
 		return
 	case g != nil && !g.expires.IsZero() && time.Now().After(g.expires.Add(tokenLeeway)):
 		c.fail(causeExpired)
@@ -330,6 +347,8 @@ func (c *conn) onTimer() {
 	case now-c.socket.heard.Load() >= ticks(c.timeout()):
 		c.fail(causeSilent)
 		return
+	case c.old(now):
+		c.retire()
 	default:
 		c.socket.send(pingFrame)
 	}

@@ -152,7 +152,9 @@ func (c *conn) welcome(ctx context.Context, r wire.Request, claimed session.Clai
 		}
 	}
 	c.recordChannels()
+	c.age.Store(c.gw.retireTick())
 	c.spreadPings()
+	c.welcomeOver()
 }
 
 // enterAll enters what was asked for, and what every session and this token

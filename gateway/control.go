@@ -17,6 +17,9 @@ type control struct {
 	broker   *broker.Broker
 	sessions *session.Registry
 	log      *slog.Logger
+	// rebalance has a share of this node's connections asked to move. It must
+	// not block.
+	rebalance func(share float64)
 }
 
 // controlRetention is for orders that a link which was away still has to get.
@@ -26,26 +29,33 @@ func controlChannel(node session.NodeID) string { return "*node:" + string(node)
 
 // order is what one node tells another.
 type order struct {
-	Op         string `json:"op"`
-	Session    string `json:"session"`
-	Generation uint64 `json:"generation"`
+	Op         string  `json:"op"`
+	Session    string  `json:"session,omitempty"`
+	Generation uint64  `json:"generation,omitempty"`
+	Share      float64 `json:"share,omitempty"`
 }
 
 // The orders that there are.
 const (
 	opEvict      = "evict"      // the session has moved: close its connection
 	opDisconnect = "disconnect" // the backend has ended the session: close its connection
+	opRebalance  = "rebalance"  // ask a share of the clients to move
 )
 
 // tell gives an order to the node that holds a session. Should it get lost, that
 // node finds out about a session that moved at its next write to the registry.
 func (ctl *control) tell(ctx context.Context, op string, o session.Owner) error {
-	body, err := json.Marshal(order{op, o.Session, o.Generation})
+	return ctl.give(ctx, o.Node, order{Op: op, Session: o.Session, Generation: o.Generation})
+}
+
+// give gives an order to a node.
+func (ctl *control) give(ctx context.Context, to session.NodeID, o order) error {
+	body, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
 	_, err = ctl.broker.Publish(ctx, broker.Publication{
-		Channel: controlChannel(o.Node), Payload: body, Retention: controlRetention,
+		Channel: controlChannel(to), Payload: body, Retention: controlRetention,
 	})
 	return err
 }
@@ -76,6 +86,8 @@ func (ctl *control) Deliver(m broker.Message) {
 		if c, ok := ctl.sessions.Held(o.Session, o.Generation).(*conn); ok {
 			c.fail(causeDisconnected)
 		}
+	case opRebalance:
+		ctl.rebalance(o.Share)
 	}
 }
 

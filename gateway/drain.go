@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 )
@@ -21,49 +22,87 @@ func (g *Gateway) refusing() bool { return phase(g.phase.Load()) >= phaseRefusin
 // come back, so that all do not come at once.
 func jitteredRetry() int { return 1 + rand.IntN(5) }
 
+const (
+	// exitMargin is what is kept of the drain timeout for what comes after the
+	// last connection: above all the registry's two seconds if Redis is away.
+	exitMargin = 2500 * time.Millisecond
+	// exitShare bounds it for short timeouts.
+	exitShare = 10
+	// drainReport is how often progress is logged.
+	drainReport = 5 * time.Second
+)
+
+// drainWindow returns over how long connections are moved: what is left of the
+// drain timeout when the node begins to refuse, less a margin.
+func (c *Config) drainWindow() time.Duration {
+	rest := c.DrainTimeout - c.DrainDelay
+	return rest - min(exitMargin, rest/exitShare)
+}
+
+// drainResult says what became of a connection in a drain.
+type drainResult string
+
+const (
+	drainMoved  drainResult = "moved"  // or left by itself
+	drainClosed drainResult = "closed" // it did not move by its deadline
+	drainCut    drainResult = "cut"    // nor did its peer answer the close frame
+)
+
 // drain takes leave: the node stops being ready, goes on accepting for a while,
-// then closes its connections one by one, spread over what is left of the time.
-// It never waits for a peer.
+// then asks its clients to move, one by one, spread over what is left of the
+// time. It is over when the last has gone, and never waits for a peer.
 func (g *Gateway) drain() {
 	start := time.Now()
-	deadline := start.Add(g.cfg.DrainTimeout)
 	g.phase.Store(int32(phaseDraining))
 	g.log.Info("draining", "connections", g.conns.count(), "delay", g.cfg.DrainDelay, "timeout", g.cfg.DrainTimeout)
 	time.Sleep(g.cfg.DrainDelay)
 	g.phase.Store(int32(phaseRefusing))
 	g.conns.stop()
 
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		g.conns.awaitNone()
-	}()
-	g.closePaced(deadline)
-	select {
-	case <-gone:
-	case <-time.After(time.Until(deadline)):
-	}
+	all := g.conns.shuffled()
+	closed := g.moveAll(all)
 	left := g.conns.snapshot()
 	g.end()
 	for _, c := range left {
 		c.socket.cut()
 	}
-	<-gone
-	g.log.Info("drained", "cut", len(left), "took", time.Since(start).Round(time.Millisecond))
+	g.conns.awaitNone()
+	moved := len(all) - max(closed, len(left))
+	closed -= min(closed, len(left))
+	g.metrics.drained[drainMoved].Add(float64(moved))
+	g.metrics.drained[drainClosed].Add(float64(closed))
+	g.metrics.drained[drainCut].Add(float64(len(left)))
+	g.log.Info("drained", "moved", moved, "closed", closed, "cut", len(left), "took", time.Since(start).Round(time.Millisecond))
 }
 
-// closeMargin is left at the end of a drain for peers to answer the close frame.
-const closeMargin = 2 * time.Second
+// moveAll hands the connections over, and returns when there is none left, or
+// when the window is over and peers have had the margin's first half to answer
+// the close frame. closed is how many did not move.
+func (g *Gateway) moveAll(all []*conn) (closed int) {
+	rest := g.cfg.DrainTimeout - g.cfg.DrainDelay
+	window := g.cfg.drainWindow()
+	ctx, cancel := context.WithTimeout(context.Background(), window+(rest-window)/2)
+	defer cancel()
+	go func() {
+		g.conns.awaitNone() // drain, which waits for none too, outlives it
+		cancel()
+	}()
+	go g.reportDrain(ctx)
+	closed = g.handOver(ctx, all, window, goawayDrain)
+	<-ctx.Done()
+	return closed
+}
 
-// closePaced closes all connections, in random order, evenly until shortly
-// before the deadline, or sooner at a rate that nobody minds.
-func (g *Gateway) closePaced(deadline time.Time) {
-	const easyPace = 20 * time.Millisecond // 50 reconnects a second
-	all := g.conns.snapshot()
-	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	for i, c := range all {
-		c.fail(causeDrain)
-		left := time.Until(deadline) - closeMargin
-		time.Sleep(min(easyPace, left/time.Duration(len(all)-i)))
+// reportDrain logs how far the drain is, until ctx is done.
+func (g *Gateway) reportDrain(ctx context.Context) {
+	tick := time.NewTicker(drainReport)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			g.log.Info("draining", "connections", g.conns.count())
+		}
 	}
 }

@@ -43,8 +43,10 @@ type Gateway struct {
 	conns    *conns
 	wheel    *wheel
 	control  *control
-	public   http.Handler
-	admin    http.Handler
+	// rebalances holds one: the last order to move a share of the connections.
+	rebalances chan float64
+	public     http.Handler
+	admin      http.Handler
 
 	phase atomic.Int32       // a phase
 	life  context.Context    // ends when nothing is waited for any more
@@ -59,17 +61,18 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	conns := newConns()
 	m := newMetrics(deps.Registry, conns.count)
 	g := &Gateway{
-		cfg:      cfg,
-		broker:   deps.Broker,
-		sessions: deps.Sessions,
-		log:      deps.Logger,
-		metrics:  m,
-		verifier: newVerifier(&cfg),
-		hub:      newHub(deps.Broker, m, deps.Logger),
-		conns:    conns,
-		wheel:    new(wheel),
-		control:  &control{deps.Broker, deps.Sessions, deps.Logger},
+		cfg:        cfg,
+		broker:     deps.Broker,
+		sessions:   deps.Sessions,
+		log:        deps.Logger,
+		metrics:    m,
+		verifier:   newVerifier(&cfg),
+		hub:        newHub(deps.Broker, m, deps.Logger),
+		conns:      conns,
+		wheel:      new(wheel),
+		rebalances: make(chan float64, 1),
 	}
+	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
 	g.life, g.end = context.WithCancel(context.Background())
 	var err error
 	if g.public, err = g.publicHandler(deps.Console); err != nil {
@@ -106,6 +109,9 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	wg.Go(func() { g.wheel.run(inner) })
 	wg.Go(func() { g.hub.run(inner) })
 	wg.Go(func() { g.control.run(inner) })
+	serving, stopServing := context.WithCancel(inner)
+	defer stopServing()
+	wg.Go(func() { g.rebalancer(serving) })
 
 	failed := make(chan error, 2) // one per server
 	servers := []*http.Server{g.server(g.public), g.server(g.admin)}
@@ -123,6 +129,7 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	stopServing()
 	g.drain()
 	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()

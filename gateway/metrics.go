@@ -21,6 +21,8 @@ type metrics struct {
 	malformed  prometheus.Counter
 	dropped    prometheus.Counter
 	ended      map[cause]prometheus.Counter
+	goaways    map[goawayReason]prometheus.Counter
+	drained    map[drainResult]prometheus.Counter
 	replayed   prometheus.Counter
 	replayGaps prometheus.Counter
 	recovered  prometheus.Counter
@@ -57,6 +59,10 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 	}
 	recoveries := f.vec("gateway_recoveries_total", "Positions that clients came back with: recovered, or part of what they missed is gone.", "result")
 	m.recovered, m.lost = recoveries.WithLabelValues("recovered"), recoveries.WithLabelValues("lost")
+	m.goaways = byLabel(f.vec("gateway_goaways_total", "Clients that were asked to move, by reason.", "reason"),
+		goawayDrain, goawayRebalance)
+	m.drained = byLabel(f.vec("gateway_drained_total", "Connections of a drain that is over, by what became of them.", "result"),
+		drainMoved, drainClosed, drainCut)
 	m.ended = byLabel(f.vec("gateway_disconnects_total", "Connections that ended, by cause.", "cause"), causes()...)
 	m.errors = byLabel(f.vec("gateway_request_errors_total", "Requests answered with an error, by code.", "code"),
 		wire.BadRequest, wire.Unauthorized, wire.Forbidden, wire.NotFound, wire.TooLarge, wire.RateLimited,

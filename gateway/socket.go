@@ -49,7 +49,7 @@ type socket struct {
 
 // socketOwner is told how a socket's writing ends. It is called without locks.
 type socketOwner interface {
-	fail(cause)
+	fail(cause) bool // whether it is the first cause
 }
 
 const (

@@ -92,10 +92,11 @@ type owner struct {
 	causes []cause
 }
 
-func (o *owner) fail(why cause) {
+func (o *owner) fail(why cause) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.causes = append(o.causes, why)
+	return len(o.causes) == 1
 }
 
 // clientFrame returns a frame as a client sends it, masked.

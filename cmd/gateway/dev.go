@@ -24,7 +24,7 @@ func developmentDefaults(c *config) {
 	c.Dev = true
 	c.Listen = "127.0.0.1:8080"
 	c.AdminListen = "127.0.0.1:9090"
-	c.DrainDelay = 0 // no balancer has to notice: Ctrl-C is quick
+	c.DrainDelay, c.DrainTimeout = 0, 2*time.Second // no balancer has to notice: Ctrl-C is quick
 	c.JWTSecret = developmentSecret
 	c.APIKey = developmentAPIKey
 	open := c.Classes[gateway.ClassDefault]
