@@ -47,6 +47,7 @@ func (c *conn) connect(r wire.Request) error {
 	if !c.own(claimed.Session, g) {
 		return nil
 	}
+	c.goOnFromAck(claimed, asked)
 	c.welcome(ctx, r, claimed, asked)
 	if claimed.Previous != nil {
 		if err := c.gw.control.tell(ctx, opEvict, *claimed.Previous); err != nil {

@@ -102,6 +102,7 @@ func (c *conn) dispatch(r wire.Request) error {
 		"publish":     (*conn).publish,
 		"history":     (*conn).history,
 		"refresh":     (*conn).refresh,
+		"ack":         (*conn).ack,
 		"ping":        (*conn).ping,
 		"connect":     (*conn).connect,
 	}[r.Type]

@@ -74,17 +74,18 @@ type answer struct {
 	at         time.Time
 	previous   Owner // of no session if there is none
 	channels   string
+	acked      string
 	indexed    bool // the index has the entries
 }
 
 // try runs the claim without counting sessions under the leases in over.
 func (r *Registry) try(ctx context.Context, a *attempt, over map[string]int64) (answer, error) {
 	args := []any{a.redis, a.Wanted, a.fresh, a.claim, a.lease, field(a.Client),
-		field(details{a.Device, a.IP}), a.Limit, r.cfg.ResumeWindow.Milliseconds(), a.keep()}
+		field(details{a.Device, a.IP}), a.Limit, r.cfg.ResumeWindow.Milliseconds(), a.keep(), a.Device}
 	for lease, end := range over {
 		args = append(args, lease, end)
 	}
-	c := newCall(claimScript, r.keys.user(a.User), args...)
+	c := newCall(claimScript, r.keys.claim(a.User), args...)
 	// On one Redis the index is written first; a Cluster may do it after, and
 	// only a node that dies between the two leaves a session to no sweep.
 	index := redis.NewIntCmd(ctx, append([]any{"sadd", r.keys.index(a.lease)}, a.entries()...)...)
@@ -130,7 +131,7 @@ func parseAnswer(c *call) (answer, error) {
 		return answer{}, errLate
 	case f[0] == "limit":
 		return answer{counted: f[1:]}, nil
-	case f[0] != "ok" || len(f) < 7:
+	case f[0] != "ok" || len(f) < 8:
 		return answer{}, errAnswer
 	}
 	generation, err1 := strconv.ParseUint(f[2], 10, 64)
@@ -139,7 +140,7 @@ func parseAnswer(c *call) (answer, error) {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return answer{}, fmt.Errorf("%w: %w", errAnswer, err)
 	}
-	a := answer{id: f[1], generation: generation, at: time.UnixMilli(at), channels: f[6]}
+	a := answer{id: f[1], generation: generation, at: time.UnixMilli(at), channels: f[6], acked: parseAck(f[7])}
 	if f[4] != "" {
 		a.previous = Owner{nodeOf(f[4]), a.id, before}
 	}

@@ -29,6 +29,9 @@ type Claim struct {
 type Claimed struct {
 	Session *Session
 	Resumed bool // it is the wanted one
+	// Acked is how far the device has read the inbox (Ack); "" if that is not
+	// known, or there is no device.
+	Acked string
 	// Previous is the connection on another node that had the session until
 	// now. Its node should be told (Evict there), to close it; else it learns
 	// from its next write. One on this node has been told.
@@ -102,7 +105,7 @@ func (r *Registry) granted(a *attempt, got answer) Claimed {
 	if loser := r.hold(s); loser != nil {
 		loser.holder.SessionLost()
 	}
-	claimed := Claimed{Session: s, Resumed: got.id == a.Wanted}
+	claimed := Claimed{Session: s, Resumed: got.id == a.Wanted, Acked: got.acked}
 	if got.previous.Session != "" && got.previous.Node != r.node {
 		claimed.Previous = &got.previous
 	}

@@ -10,6 +10,12 @@ func (l layout) user(user string) []string {
 	return []string{tag + "sessions", tag + "left", tag + "channels"}
 }
 
+// claim returns the keys of a claim: those of the user's sessions, and the acks.
+func (l layout) claim(user string) []string { return append(l.user(user), l.acks(user)) }
+
+// acks returns the key of how far the devices of a user have read the inbox.
+func (l layout) acks(user string) string { return l.prefix + "{user:" + user + "}:acks" }
+
 // nodes returns the keys of the leases, in the order of the scripts.
 func (l layout) nodes() []string {
 	tag := l.prefix + "{nodes}:"

@@ -25,6 +25,8 @@ var (
 	disconnectSource string
 	//go:embed lua/sessions.lua
 	sessionsSource string
+	//go:embed lua/ack.lua
+	ackSource string
 	//go:embed lua/alive.lua
 	aliveSource string
 
@@ -33,6 +35,7 @@ var (
 	leaveScript      = redis.NewScript(clockSource + userSource + leaveSource)
 	disconnectScript = redis.NewScript(clockSource + userSource + disconnectSource)
 	sessionsScript   = redis.NewScript(clockSource + userSource + sessionsSource)
+	ackScript        = redis.NewScript(clockSource + ackSource)
 	aliveScript      = redis.NewScript(clockSource + userSource + aliveSource)
 
 	//go:embed lua/nodes.lua

@@ -21,6 +21,7 @@ type Request struct {
 	Channel  string
 	To       string // publish
 	Since    string // subscribe, history: a position, "0" or ""
+	ID       string // ack: the id of a message
 	Event    string // publish
 	Key      string // publish
 	HasKey   bool   // a key was given, if only an empty one
@@ -140,6 +141,8 @@ func (r *Request) set(name, value []byte) (err error) {
 		r.To, err = str(value)
 	case `"since"`:
 		r.Since, err = str(value)
+	case `"id"`:
+		r.ID, err = str(value)
 	case `"event"`:
 		r.Event, err = boundedStr(value, MaxEvent)
 	case `"key"`:

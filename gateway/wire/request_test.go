@@ -174,7 +174,7 @@ func checkRequest(t *testing.T, request []byte, r Request) {
 	}
 	for name, got := range map[string]string{
 		"type": r.Type, "token": r.Token, "session": r.Session, "device": r.Device, "channel": r.Channel,
-		"to": r.To, "since": r.Since, "event": r.Event, "key": r.Key,
+		"to": r.To, "since": r.Since, "id": r.ID, "event": r.Event, "key": r.Key,
 	} {
 		var want string
 		if raw, ok := fields[name]; ok {

@@ -6,9 +6,12 @@
 --         5 lease of the caller   6 client   7 details
 --         8 limit of connected sessions with this client (0: none)
 --         9 window, ms   10 sessions kept without a connection
---        11... leases that are over, each followed by its end, ms
+--        11 device ('' for none)
+--        12... leases that are over, each followed by its end, ms
+--   KEYS  also 4 acks, see ack.lua
 -- Answers {'late'}, {'limit', the leases counted...} or
--- {'ok', id, generation, time, previous lease, previous generation, channels};
+-- {'ok', id, generation, time, previous lease, previous generation, channels,
+-- ack of the device};
 -- the previous ones are '' and 0 if no connection had it.
 local wanted, fresh, claim, lease, client = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local limit, window, keep = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -16,11 +19,12 @@ local now = now_ms()
 if now > tonumber(ARGV[1]) then return {'late'} end
 
 local over = {}
-for i = 11, #ARGV, 2 do over[ARGV[i]] = tonumber(ARGV[i + 1]) end
+for i = 12, #ARGV, 2 do over[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
 local function granted(id, generation, lease_before, generation_before)
   return {'ok', id, generation, now, lease_before or '', generation_before or 0,
-    redis.call('HGET', KEYS[3], id) or ''}
+    redis.call('HGET', KEYS[3], id) or '',
+    ARGV[11] ~= '' and redis.call('HGET', KEYS[4], ARGV[11]) or ''}
 end
 
 for _, id in ipairs({wanted, fresh}) do

@@ -1,4 +1,4 @@
--- In front of every script about one user. Its keys are always
+-- In front of every script about one user's sessions. Its first keys are always
 --   KEYS[1] sessions  hash: session id -> record
 --   KEYS[2] left      zset: id of a session without a connection -> ms at which its window is, or was, over
 --   KEYS[3] channels  hash: session id -> its channels
@@ -49,11 +49,11 @@ end
 local function settle()
   if redis.call('HLEN', KEYS[1]) > redis.call('ZCARD', KEYS[2]) then
     if redis.call('PTTL', KEYS[1]) < 0 then return end
-    for _, key in ipairs(KEYS) do redis.call('PERSIST', key) end
+    for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
     return
   end
   local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
   if not last then return end
-  for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, last + grave) end
+  for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], last + grave) end
 end
 
