@@ -30,7 +30,7 @@ func BenchmarkPublishParallel(b *testing.B) {
 			if i == 0 {
 				toRoom0.Add(1)
 			}
-			p := Publication{Channel: room(i), Payload: payload, Retention: Retention{100, time.Minute}}
+			p := Publication{Channel: room(i), Payload: payload, Retention: Retention{Size: 100, TTL: time.Minute}}
 			if _, err := n.Publish(b.Context(), p); err != nil {
 				b.Error(err)
 			}

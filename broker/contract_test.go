@@ -78,6 +78,8 @@ func testBroker(t *testing.T, be backend) {
 		{"a second subscription is refused", testSubscribedTwice},
 		{"a class without history is live", testLiveOnly},
 		{"one channel carries messages with and without id", testMixedClasses},
+		{"what is told of users alternates", testMembers},
+		{"a late member changes nothing", testLateMembers},
 	}
 	for _, tt := range tests {
 		t.Run(strings.ReplaceAll(tt.name, " ", "-"), func(t *testing.T) { tt.test(t, startPair(t, be)) })

@@ -34,6 +34,19 @@ func (l layout) stream(channel string) string { return l.tag(l.laneOf(channel)) 
 
 func (l layout) meta(channel string) string { return l.tag(l.laneOf(channel)) + "meta:" + channel }
 
+// members and users name who is a member of a channel, by session and by user.
+func (l layout) members(channel string) string {
+	return l.tag(l.laneOf(channel)) + "members:" + channel
+}
+func (l layout) users(channel string) string { return l.tag(l.laneOf(channel)) + "users:" + channel }
+
+// stored returns the keys that storing a message on a channel takes, in the
+// order of the scripts.
+func (l layout) stored(channel string) []string {
+	keys := make([]string, 0, 6) // some scripts take two more
+	return append(keys, l.stream(channel), l.meta(channel), l.epoch(l.laneOf(channel)), l.live(channel))
+}
+
 // key names an idempotency key. A channel and a scope have no white space, so
 // two different triples never share a name.
 func (l layout) key(channel, scope, key string) string {

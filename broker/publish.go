@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -19,6 +20,8 @@ const (
 type Retention struct {
 	Size int           // messages kept at least; at most a tenth more, and never more than 100
 	TTL  time.Duration // counted from the last message
+	// Memory is how much longer the last id is remembered; 0 is seven days.
+	Memory time.Duration
 }
 
 // Publication is a message to be published.
@@ -52,20 +55,23 @@ func (b *Broker) publish(ctx context.Context, p Publication) (ID, error) {
 		_, err := b.batch.do(ctx, b.publishCommand(), b.layout.live(p.Channel), b.encodeLive(p.Payload))
 		return ID{}, err
 	}
-	keys := make([]string, 0, 5)
-	keys = append(keys, b.layout.stream(p.Channel), b.layout.meta(p.Channel),
-		b.layout.epoch(b.layout.laneOf(p.Channel)), b.layout.live(p.Channel))
+	keys := b.layout.stored(p.Channel)
 	if p.Key != "" {
 		keys = append(keys, b.layout.key(p.Channel, p.Scope, p.Key))
 	}
-	r := p.Retention
-	reply, err := b.batch.eval(ctx, publishScript, keys,
-		p.Payload, r.Size, min(r.Size/10, 100), r.TTL.Milliseconds(), (r.TTL + metaTTL).Milliseconds(),
-		keyTTL.Milliseconds(), b.publishCommand(), b.lane(p.Channel).knownEpoch())
+	args := append(make([]any, 0, 8), p.Payload, keyTTL.Milliseconds())
+	reply, err := b.batch.eval(ctx, publishScript, keys, b.storing(args, p.Channel, p.Retention)...)
 	if err != nil {
 		return ID{}, err
 	}
 	return parseIDReply(reply)
+}
+
+// storing appends the arguments by which a script stores a message.
+func (b *Broker) storing(args []any, channel string, r Retention) []any {
+	memory := r.TTL + cmp.Or(r.Memory, metaTTL)
+	return append(args, r.Size, min(r.Size/10, 100), r.TTL.Milliseconds(), memory.Milliseconds(),
+		b.publishCommand(), b.lane(channel).knownEpoch())
 }
 
 func (b *Broker) publishCommand() string {

@@ -19,10 +19,13 @@ var (
 	headSource string
 	//go:embed lua/epoch.lua
 	epochSource string
+	//go:embed lua/member.lua
+	memberSource string
 
 	publishScript = newScript(publishSource)
 	headScript    = newScript(headSource)
 	epochScript   = newScript(epochSource)
+	memberScript  = newScript(memberSource)
 )
 
 func newScript(source string) *script {

@@ -19,6 +19,11 @@ type Sink interface {
 	Reset(last ID)
 }
 
+// Doubter is a Sink that wants to know when what happened on the channel may
+// have been lost, Redis's data among it. Nothing need have been. It is called
+// like the methods of Sink.
+type Doubter interface{ Doubted() }
+
 // state says what a subscription does with a message from the link.
 type state int
 
@@ -165,6 +170,9 @@ func (s *Subscription) doubt() {
 		s.state = suspect
 	}
 	s.again = true
+	if d, ok := s.sink.(Doubter); ok && s.state != pending {
+		d.Doubted()
+	}
 }
 
 // ask is called before Redis is asked where the channel stands, for settle: an

@@ -47,6 +47,7 @@ type Class struct {
 	History   History `config:"history"`
 	Subscribe Access  `config:"subscribe" help:"who may subscribe: none, token or any"`
 	Publish   Access  `config:"publish" help:"who may publish: none, token or any"`
+	Presence  bool    `config:"presence" help:"tell who is there: presence requests, join and leave"`
 }
 
 // History says how much of a channel is kept for replay.
@@ -110,9 +111,9 @@ func DefaultConfig() Config {
 		DrainDelay:       5 * time.Second,
 		DrainTimeout:     30 * time.Second,
 		Classes: map[string]Class{
-			ClassDefault:   {History{100, 5 * time.Minute}, AccessToken, AccessToken},
-			classUser:      {History{1000, 24 * time.Hour}, AccessToken, AccessToken},
-			classBroadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone},
+			ClassDefault:   {History{100, 5 * time.Minute}, AccessToken, AccessToken, false},
+			classUser:      {History{1000, 24 * time.Hour}, AccessToken, AccessToken, false},
+			classBroadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone, false},
 		},
 		Limits: Limits{
 			FrameSize:         64 << 10,
@@ -192,6 +193,16 @@ func (c *Config) class(channel string) Class {
 		return class
 	}
 	return c.Classes[ClassDefault]
+}
+
+// HasPresence reports whether any class has presence.
+func (c *Config) HasPresence() bool {
+	for _, class := range c.Classes {
+		if class.Presence {
+			return true
+		}
+	}
+	return false
 }
 
 // isAddress reports whether s is an IP address or a CIDR.

@@ -129,6 +129,7 @@ type outcome struct {
 // begins them: nothing is delivered before the reply.
 func (c *conn) welcome(ctx context.Context, r wire.Request, claimed session.Claimed, asked map[string]position) {
 	outcomes := c.enterAll(ctx, asked)
+	c.enterPresence(ctx, claimed.Session.Channels(), outcomes)
 	o := wire.NewObject("connected", r.Ref).
 		Str("session", claimed.Session.ID).
 		Str("user", claimed.Session.User).
@@ -152,7 +153,6 @@ func (c *conn) welcome(ctx context.Context, r wire.Request, claimed session.Clai
 			c.begin(out.entry)
 		}
 	}
-	c.recordChannels()
 	c.age.Store(c.gw.retireTick())
 	c.spreadPings()
 	c.welcomeOver()

@@ -23,7 +23,7 @@ type control struct {
 }
 
 // controlRetention is for orders that a link which was away still has to get.
-var controlRetention = broker.Retention{Size: 1000, TTL: time.Minute}
+var controlRetention = broker.Retention{Size: 1000, TTL: time.Minute, Memory: time.Hour}
 
 func controlChannel(node session.NodeID) string { return "*node:" + string(node) }
 

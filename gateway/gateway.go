@@ -43,6 +43,7 @@ type Gateway struct {
 	conns    *conns
 	wheel    *wheel
 	control  *control
+	presence *presence
 	// rebalances holds one: the last order to move a share of the connections.
 	rebalances chan float64
 	public     http.Handler
@@ -72,6 +73,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		wheel:      new(wheel),
 		rebalances: make(chan float64, 1),
 	}
+	g.presence = newPresence(g)
 	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
 	g.life, g.end = context.WithCancel(context.Background())
 	var err error
@@ -109,6 +111,7 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	wg.Go(func() { g.wheel.run(inner) })
 	wg.Go(func() { g.hub.run(inner) })
 	wg.Go(func() { g.control.run(inner) })
+	wg.Go(func() { g.presence.run(inner) })
 	serving, stopServing := context.WithCancel(inner)
 	defer stopServing()
 	wg.Go(func() { g.rebalancer(serving) })

@@ -64,6 +64,10 @@ func testConfig(name string) gateway.Config {
 	cfg.DrainDelay = 0
 	cfg.DrainTimeout = 5 * time.Second
 	cfg.Classes["plain"] = gateway.Class{Subscribe: gateway.AccessToken, Publish: gateway.AccessToken}
+	cfg.Classes["who"] = gateway.Class{
+		History:   gateway.History{Size: 10, TTL: time.Minute},
+		Subscribe: gateway.AccessToken, Publish: gateway.AccessAny, Presence: true,
+	}
 	cfg.Classes["open"] = gateway.Class{
 		History:   gateway.History{Size: 10, TTL: time.Minute},
 		Subscribe: gateway.AccessAny, Publish: gateway.AccessAny,
@@ -90,6 +94,9 @@ func startNode(t testing.TB, name string, rdb redis.UniversalClient, change ...f
 	n.sessions = session.New(rdb, session.Config{
 		Prefix: cfg.Prefix, Node: name, Version: "test", ResumeWindow: cfg.ResumeWindow, Logger: log,
 		Stats: func() session.Stats { return n.Stats() }, Registerer: n.metrics,
+		Gone:     func(ctx context.Context, gone []session.Gone) error { return n.Gone(ctx, gone) },
+		Restored: func() { n.Restored() },
+		Events:   cfg.Events, Lease: cfg.Lease, Heartbeat: cfg.Heartbeat,
 	})
 	var err error
 	n.Gateway, err = gateway.New(cfg, gateway.Deps{Broker: b, Sessions: n.sessions, Logger: log, Registry: n.metrics})

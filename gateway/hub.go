@@ -23,7 +23,8 @@ type hub struct {
 	metrics *metrics
 	log     *slog.Logger
 	shards  []*shard
-	next    atomic.Uint32 // the shard of the next connection
+	next    atomic.Uint32        // the shard of the next connection
+	doubted func(channel string) // its members may be lost; called with locks held; may be nil
 
 	mu       sync.Mutex // guards what follows
 	channels map[string]*channel
@@ -61,6 +62,7 @@ type channel struct {
 	refs  int           // members, and those about to be; guarded by hub.mu
 	ready chan struct{} // closed when the subscription stands, or has failed
 	sub   *broker.Subscription
+	feed  *feed // of who comes and goes; nil without presence
 	err   error // set before ready is closed
 
 	mu     sync.Mutex // guards what follows; orders what the shards are handed
@@ -85,6 +87,7 @@ type member struct {
 	kept     []item    // a reset, if any, is the first
 	bytes    int
 	overflow bool      // too much was kept: what came after from, up to after, was given up
+	missed   bool      // what was given up had frames that no replay has
 	from     broker.ID // what is kept follows on it
 }
 
@@ -104,11 +107,14 @@ func (m *member) got(sent broker.ID, follows bool) {
 
 // join returns a channel, subscribed to in Redis. Each join needs a drop, or the
 // leave of a member. It waits for Redis no longer than ctx.
-func (h *hub) join(ctx context.Context, name string, history bool) (*channel, error) {
+func (h *hub) join(ctx context.Context, name string, class Class) (*channel, error) {
 	h.mu.Lock()
 	ch := h.channels[name]
 	if ch == nil {
-		ch = &channel{name: name, history: history, hub: h, ready: make(chan struct{})}
+		ch = &channel{name: name, history: class.History.Size > 0, hub: h, ready: make(chan struct{})}
+		if class.Presence {
+			ch.feed = &feed{channel: ch}
+		}
 		h.channels[name] = ch
 		h.metrics.channels.Inc()
 		go h.subscribe(ch)
@@ -135,6 +141,11 @@ func (h *hub) subscribe(ch *channel) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
 	sub, err := h.broker.Subscribe(ctx, ch.name, ch.history, ch)
+	if err == nil && ch.feed != nil {
+		if err = ch.feed.subscribe(ctx); err != nil {
+			sub.Close()
+		}
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err != nil {
@@ -169,6 +180,9 @@ func (h *hub) forget(ch *channel) {
 	if ch.sub != nil {
 		ch.sub.Close()
 		ch.sub = nil
+		if ch.feed != nil {
+			ch.feed.sub.Close()
+		}
 	} else if ch.err == nil {
 		return
 	}
@@ -176,6 +190,19 @@ func (h *hub) forget(ch *channel) {
 		delete(h.channels, ch.name)
 		h.metrics.channels.Dec()
 	}
+}
+
+// withFeed returns the channels of the node that have presence.
+func (h *hub) withFeed() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var names []string
+	for name, ch := range h.channels {
+		if ch.feed != nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // count returns how many channels the node is subscribed to.

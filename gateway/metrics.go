@@ -23,6 +23,8 @@ type metrics struct {
 	ended      map[cause]prometheus.Counter
 	goaways    map[goawayReason]prometheus.Counter
 	drained    map[drainResult]prometheus.Counter
+	presence   map[presenceChange]prometheus.Counter
+	unwritten  prometheus.Gauge
 	replayed   prometheus.Counter
 	replayGaps prometheus.Counter
 	recovered  prometheus.Counter
@@ -63,11 +65,16 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 		goawayDrain, goawayRebalance)
 	m.drained = byLabel(f.vec("gateway_drained_total", "Connections of a drain that is over, by what became of them.", "result"),
 		drainMoved, drainClosed, drainCut)
+	m.presence = byLabel(f.vec("gateway_presence_changes_total", "Users that came to a channel or left it, as this node wrote.", "change"),
+		presenceJoin, presenceLeave)
+	m.unwritten = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "gateway_presence_unwritten", Help: "Changes of presence that Redis does not have yet.",
+	})
 	m.ended = byLabel(f.vec("gateway_disconnects_total", "Connections that ended, by cause.", "cause"), causes()...)
 	m.errors = byLabel(f.vec("gateway_request_errors_total", "Requests answered with an error, by code.", "code"),
 		wire.BadRequest, wire.Unauthorized, wire.Forbidden, wire.NotFound, wire.TooLarge, wire.RateLimited,
 		wire.LimitExceeded, wire.Timeout, wire.Unavailable, wire.Internal)
-	reg.MustRegister(connectionsGauge, m.channels, m.latency)
+	reg.MustRegister(connectionsGauge, m.channels, m.latency, m.unwritten)
 	return m
 }
 

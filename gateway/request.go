@@ -101,6 +101,7 @@ func (c *conn) dispatch(r wire.Request) error {
 		"unsubscribe": (*conn).unsubscribe,
 		"publish":     (*conn).publish,
 		"history":     (*conn).history,
+		"presence":    (*conn).presence,
 		"refresh":     (*conn).refresh,
 		"ack":         (*conn).ack,
 		"ping":        (*conn).ping,
@@ -140,6 +141,7 @@ func (c *conn) refresh(r wire.Request) error {
 	for _, m := range c.memberships() {
 		if !g.maySubscribe(&c.gw.cfg, m.channel.name) {
 			c.leaveChannel(m, wire.NewObject("unsubscribed", "").Str("channel", m.channel.name))
+			c.gw.leavePresence(c.session, m.channel.name)
 		}
 	}
 	c.recordChannels()

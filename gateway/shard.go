@@ -28,6 +28,7 @@ type item struct {
 	member  *member
 	id      broker.ID
 	frame   []byte
+	except  string    // user who does not get it; "" for none
 	at      time.Time // when the message was published
 	done    chan struct{}
 }
@@ -57,8 +58,9 @@ type shard struct {
 type round struct {
 	channel    *channel
 	items      []item
-	deliveries int // of all items
-	bytes      int // that each connection gets
+	selective  bool // some are not for everybody
+	deliveries int  // of all items
+	bytes      int  // that each connection gets
 }
 
 // queueLimit bounds the frames that wait for a shard. Whoever brings more waits:
@@ -158,6 +160,7 @@ func (s *shard) add(it item) {
 		s.rounds[i].channel = it.channel
 	}
 	s.rounds[i].items = append(s.rounds[i].items, it)
+	s.rounds[i].selective = s.rounds[i].selective || it.except != ""
 }
 
 // flush delivers what was added.
@@ -167,7 +170,7 @@ func (s *shard) flush() {
 		frames := joinFrames(r.items)
 		r.bytes = len(frames)
 		for _, m := range s.members[r.channel] {
-			r.deliveries += s.deliverTo(m, r.items, frames)
+			r.deliveries += s.deliverTo(m, r, frames)
 		}
 	}
 	s.writeAll()
@@ -198,36 +201,53 @@ func joinFrames(items []item) []byte {
 }
 
 // deliverTo gives a member what the round has for it, and returns how many
-// messages that were.
-func (s *shard) deliverTo(m *member, items []item, frames []byte) int {
+// messages that were. frames is all items in one piece.
+func (s *shard) deliverTo(m *member, r *round, frames []byte) int {
+	items := r.items
+	if r.selective {
+		items = m.meant(items)
+	}
 	if m.held {
 		for _, it := range items {
 			m.keep(it)
 		}
 		return 0
 	}
-	if skip := m.seen(items); skip > 0 {
-		if items = items[skip:]; len(items) == 0 {
-			return 0
-		}
+	items = m.unseen(items)
+	if len(items) == 0 {
+		return 0
+	}
+	if len(items) < len(r.items) {
 		frames = joinFrames(items)
 	}
 	s.addWrite(m.conn, frames)
 	return len(items)
 }
 
-// seen returns how many of items, the first ones, the member has got already or
-// gets from a replay.
-func (m *member) seen(items []item) int {
-	if items[0].kind == itemReset {
+// meant returns those of items that are for the member's user.
+func (m *member) meant(items []item) []item {
+	user := m.conn.session.User
+	others := func(it item) bool { return it.except == user }
+	if !slices.ContainsFunc(items, others) {
+		return items
+	}
+	return slices.DeleteFunc(slices.Clone(items), others)
+}
+
+// unseen returns those of items that the member has not got yet, nor gets from a
+// replay. What has no id was never seen. Ids ascend, so if the first one is new,
+// all are.
+func (m *member) unseen(items []item) []item {
+	if len(items) > 0 && items[0].kind == itemReset {
 		m.after = items[0].id
-		return 0
+		return items
 	}
-	n := 0
-	for n < len(items) && !items[n].id.IsZero() && items[n].id.Compare(m.after) <= 0 {
-		n++
+	seen := func(it item) bool { return !it.id.IsZero() && it.id.Compare(m.after) <= 0 }
+	first := slices.IndexFunc(items, func(it item) bool { return !it.id.IsZero() })
+	if first < 0 || !seen(items[first]) {
+		return items
 	}
-	return n
+	return slices.DeleteFunc(slices.Clone(items), seen)
 }
 
 // addWrite notes what a connection gets in this round: the frames as they are
@@ -263,6 +283,7 @@ func (m *member) keep(it item) {
 	}
 	m.bytes += len(it.frame)
 	if m.overflow || m.bytes > m.conn.socket.limit/2 && it.kind != itemReset {
+		m.missed = m.missed || it.id.IsZero() || slices.ContainsFunc(m.kept, item.isEvent)
 		m.kept, m.overflow = slices.Clone(m.resetKept()), true
 		if !it.id.IsZero() {
 			m.after = it.id
@@ -298,10 +319,26 @@ func (s *shard) release(m *member, seen broker.ID) {
 	}
 	m.held = false
 	m.after = later(m.after, seen)
-	if len(m.kept) > 0 {
-		m.kept = m.kept[m.seen(m.kept):]
-	}
+	m.kept = m.unseen(m.kept)
+	last := later(m.after, lastID(m.kept))
 	s.sendKept(m)
+	if m.missed && m.channel.feed != nil {
+		m.conn.socket.send(resetFrame(m.channel.name, last))
+	}
+	m.missed = false
+}
+
+// isEvent reports whether an item is one that no stream has.
+func (it item) isEvent() bool { return it.kind == itemFrame && it.id.IsZero() }
+
+// lastID returns the last id of items, or none.
+func lastID(items []item) broker.ID {
+	for _, it := range slices.Backward(items) {
+		if !it.id.IsZero() {
+			return it.id
+		}
+	}
+	return broker.ID{}
 }
 
 func (s *shard) sendKept(m *member) {

@@ -42,10 +42,11 @@ func (c *conn) subscribe(r wire.Request) error {
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot subscribe now, try again")
 	}
+	c.recordChannels()
+	c.gw.presence.enter(ctx, c.session, r.Channel)
 	o := wire.NewObject("subscribed", r.Ref).Str("channel", r.Channel)
 	c.send(e.recovery.describe(o, e.member.channel))
 	c.begin(e)
-	c.recordChannels()
 	return nil
 }
 
@@ -67,7 +68,7 @@ func (c *conn) enter(ctx context.Context, name string, p position) (entry, error
 		ch = old.channel
 	} else {
 		var err error
-		if ch, err = c.gw.hub.join(ctx, name, c.gw.cfg.class(name).History.Size > 0); err != nil {
+		if ch, err = c.gw.hub.join(ctx, name, c.gw.cfg.class(name)); err != nil {
 			return entry{}, err
 		}
 	}
@@ -134,6 +135,7 @@ func (c *conn) unsubscribe(r wire.Request) error {
 		return nil
 	}
 	c.leaveChannel(m, reply)
+	c.gw.leavePresence(c.session, r.Channel)
 	c.recordChannels()
 	return nil
 }

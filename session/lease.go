@@ -134,6 +134,9 @@ func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool
 		}
 	}
 	r.mu.Unlock()
+	if rewrite {
+		r.cfg.Restored()
+	}
 	r.offerSweep(seen)
 }
 

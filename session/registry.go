@@ -40,6 +40,10 @@ type Config struct {
 	// one node at a time. What it could not deal with (an error) it is told again
 	// within ten seconds, perhaps on another node. It may be nil.
 	Gone func(context.Context, []Gone) error
+	// Restored is called when Redis may have lost this node's sessions, or told
+	// of them as over, and they are written again. It must not block. It may be
+	// nil.
+	Restored func()
 	// Events has the stream of events written, which backends read.
 	Events bool
 	// Stats is asked at every heartbeat; it must not block. It may be nil.
@@ -87,6 +91,7 @@ type Registry struct {
 	lease    lease
 	seen     leases        // as of the last heartbeat
 	renewed  chan struct{} // closed and replaced at every heartbeat that worked
+	flushed  chan struct{} // closed and replaced after every batch that was written
 }
 
 // New returns the registry of a node that has just started. It does not touch
@@ -98,6 +103,9 @@ func New(rdb redis.UniversalClient, cfg Config) *Registry {
 	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, 3*time.Second)
 	if cfg.Stats == nil {
 		cfg.Stats = func() Stats { return Stats{} }
+	}
+	if cfg.Restored == nil {
+		cfg.Restored = func() {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -114,6 +122,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Registry {
 		held:    make(map[string]*Session),
 		dirty:   make(map[*Session]struct{}),
 		renewed: make(chan struct{}),
+		flushed: make(chan struct{}),
 	}
 	r.node = newNodeID(cfg.Node, r.started)
 	r.metrics = newMetrics(cfg.Registerer, r.Sessions)

@@ -1,8 +1,10 @@
 package session
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -81,6 +83,39 @@ func (s *Session) Given() []string {
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
 	return unlist(s.given)
+}
+
+// Connected reports whether the session is still this connection's.
+func (s *Session) Connected() bool {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	return s.phase == connected
+}
+
+// Over reports whether the session was ended on this node.
+func (s *Session) Over() bool {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	return s.phase == left && s.window == 0
+}
+
+// AwaitWritten waits until Redis has the session as it is, or until ctx is done.
+func (s *Session) AwaitWritten(ctx context.Context) error {
+	r := s.registry
+	for {
+		r.mu.Lock()
+		_, dirty := r.dirty[s]
+		flushed := r.flushed
+		r.mu.Unlock()
+		if !dirty {
+			return nil
+		}
+		select {
+		case <-flushed:
+		case <-ctx.Done():
+			return fmt.Errorf("session: wait for a write: %w", ctx.Err())
+		}
+	}
 }
 
 // SetChannels records all channels of the session.

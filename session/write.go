@@ -286,6 +286,12 @@ func (r *Registry) tellAfter(ctx context.Context, done []change) error {
 
 // settle notes what Redis has.
 func (r *Registry) settle(done []change) {
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		close(r.flushed)
+		r.flushed = make(chan struct{})
+	}()
 	for _, c := range done {
 		if c.lost() {
 			r.lose(c.session)

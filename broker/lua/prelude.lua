@@ -41,3 +41,30 @@ local function last_id(stream, meta, epoch, known)
   local id, kind = ensure_epoch(epoch, known)
   return kind == 'lost' and id or '0-0'
 end
+
+-- store stores one message and hands it to every subscribed node. Keys and args
+-- are tables: keys stream, meta, epoch and live (the pub/sub channel); args keep
+-- (messages), slack (how many more before trimming), ttl and meta_ttl (ms),
+-- command (PUBLISH or SPUBLISH) and known (the epoch the node knows). It returns
+-- the id.
+local function store(keys, args, payload)
+  local prev = last_id(keys.stream, keys.meta, keys.epoch, args.known)
+  local id = next_id(prev)
+  redis.call('XADD', keys.stream, id, 'p', prev, 'm', payload)
+  if redis.call('XLEN', keys.stream) > args.keep + args.slack then
+    redis.call('XTRIM', keys.stream, 'MAXLEN', args.keep)
+  end
+  redis.call('PEXPIRE', keys.stream, args.ttl)
+  redis.call('SET', keys.meta, id, 'PX', args.meta_ttl)
+  local t = redis.call('TIME')
+  redis.call(args.command, keys.live, string.format('\1%s %s %.0f\n', id, prev, t[1] * 1000000 + t[2]) .. payload)
+  return id
+end
+
+-- storing returns the keys and args of store from those that a script was given:
+-- KEYS from 1, ARGV from the number on.
+local function storing(at)
+  return {stream = KEYS[1], meta = KEYS[2], epoch = KEYS[3], live = KEYS[4]},
+    {keep = ARGV[at], slack = ARGV[at + 1], ttl = ARGV[at + 2], meta_ttl = ARGV[at + 3],
+      command = ARGV[at + 4], known = ARGV[at + 5]}
+end

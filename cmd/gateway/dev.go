@@ -28,7 +28,7 @@ func developmentDefaults(c *config) {
 	c.JWTSecret = developmentSecret
 	c.APIKey = developmentAPIKey
 	open := c.Classes[gateway.ClassDefault]
-	open.Subscribe, open.Publish = gateway.AccessAny, gateway.AccessAny
+	open.Subscribe, open.Publish, open.Presence = gateway.AccessAny, gateway.AccessAny, true
 	c.Classes[gateway.ClassDefault] = open
 	inbox := c.Classes["user"]
 	inbox.Publish = gateway.AccessAny

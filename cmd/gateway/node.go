@@ -35,6 +35,10 @@ func newNode(cfg *config, rdb redis.UniversalClient, logger *slog.Logger) (*node
 		Logger:     logger,
 		Registerer: registry,
 	})
+	var gone func(context.Context, []session.Gone) error
+	if cfg.HasPresence() {
+		gone = func(ctx context.Context, gone []session.Gone) error { return n.gateway.Gone(ctx, gone) }
+	}
 	n.sessions = session.New(rdb, session.Config{
 		Prefix:       cfg.Prefix,
 		Node:         cfg.NodeName,
@@ -42,6 +46,8 @@ func newNode(cfg *config, rdb redis.UniversalClient, logger *slog.Logger) (*node
 		ResumeWindow: cfg.ResumeWindow,
 		Lease:        cfg.Lease,
 		Heartbeat:    cfg.Heartbeat,
+		Gone:         gone,
+		Restored:     func() { n.gateway.Restored() },
 		Events:       cfg.Events,
 		Stats:        func() session.Stats { return n.gateway.Stats() },
 		Logger:       logger,

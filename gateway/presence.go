@@ -1,0 +1,250 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"wssgateway/broker"
+	"wssgateway/session"
+)
+
+// presence has Redis know which of this node's sessions are on which channels.
+// What it could not write it keeps, and writes when Redis is back: nobody is
+// kept from a channel because of it.
+//
+// A session is a member from when it subscribes until it unsubscribes or is over;
+// that its connection ends, or that it moves, changes nothing.
+type presence struct {
+	gw   *Gateway
+	wake chan struct{} // size 1: there is something to do
+
+	mu      sync.Mutex // guards what follows
+	wanted  map[membership]wish
+	doubted map[string]struct{} // channels that members of this node may be missing from
+	stale   map[string]struct{} // channels that may have members which are over
+	wishes  uint64
+}
+
+// membership names one session on one channel.
+type membership struct{ session, channel string }
+
+// wish is what Redis does not have yet.
+type wish struct {
+	number  uint64
+	session *session.Session
+	change  presenceChange
+}
+
+// presenceBatch is how many changes are on their way at a time: what fills a
+// pipeline, and is done before a client runs out of patience.
+const presenceBatch = 256
+
+func newPresence(g *Gateway) *presence {
+	p := &presence{
+		gw:      g,
+		wake:    make(chan struct{}, 1),
+		wanted:  make(map[membership]wish),
+		doubted: make(map[string]struct{}),
+		stale:   make(map[string]struct{}),
+	}
+	g.hub.doubted = p.doubt
+	return p
+}
+
+// enter makes a session a member of those of the channels that have presence. It
+// returns when Redis knows, or has not answered in time: then it will be told.
+func (p *presence) enter(ctx context.Context, s *session.Session, channels ...string) {
+	p.change(ctx, s, presenceJoin, channels)
+}
+
+// leave ends memberships, in the same way.
+func (p *presence) leave(ctx context.Context, s *session.Session, channels ...string) {
+	p.change(ctx, s, presenceLeave, channels)
+}
+
+func (p *presence) change(ctx context.Context, s *session.Session, change presenceChange, channels []string) {
+	due := make(map[membership]wish)
+	p.mu.Lock()
+	for _, channel := range channels {
+		if !p.gw.cfg.class(channel).Presence {
+			continue
+		}
+		p.wishes++
+		m, w := membership{s.ID, channel}, wish{p.wishes, s, change}
+		p.wanted[m], due[m] = w, w
+	}
+	p.mu.Unlock()
+	if len(due) > 0 && p.write(ctx, due) != nil {
+		p.wakeUp()
+	}
+}
+
+func (p *presence) wakeUp() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write writes wishes side by side. Those that fail stay.
+func (p *presence) write(ctx context.Context, due map[membership]wish) error {
+	var wg sync.WaitGroup
+	failed := make(chan error, len(due))
+	for m, w := range due {
+		wg.Go(func() {
+			if err := p.writeOne(ctx, m, w); err != nil {
+				failed <- err
+			}
+		})
+	}
+	wg.Wait()
+	p.gw.metrics.unwritten.Set(float64(p.count()))
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+func (p *presence) writeOne(ctx context.Context, m membership, w wish) error {
+	s := w.session
+	if w.change == presenceJoin {
+		if !s.Connected() {
+			p.fulfilled(m, w) // whoever has it now says where it is
+			return nil
+		}
+		// The registry has to know first: should the node die, who takes its
+		// sessions away finds there what to leave.
+		if err := s.AwaitWritten(ctx); err != nil {
+			return err
+		}
+	}
+	if err := p.tell(ctx, w.change, m.channel, session.Gone{ID: s.ID, User: s.User}, s.Generation); err != nil {
+		return err
+	}
+	p.fulfilled(m, w)
+	if w.change == presenceJoin && s.Over() {
+		// It ended meanwhile, and who told of that may have come before.
+		return p.tell(ctx, presenceLeave, m.channel, session.Gone{ID: s.ID, User: s.User}, s.Generation)
+	}
+	return nil
+}
+
+// tell has Redis know of a change, and others if it is one of the user's.
+func (p *presence) tell(ctx context.Context, change presenceChange, channel string, s session.Gone, generation uint64) error {
+	do := p.gw.broker.Enter
+	if change == presenceLeave {
+		do = p.gw.broker.Leave
+	}
+	told, err := do(ctx, broker.Membership{
+		Channel: presenceChannel(channel), Session: s.ID, User: s.User, Generation: generation,
+		Payload: presencePayload(change, s.User), Retention: presenceRetention,
+	})
+	if told {
+		p.gw.metrics.presence[change].Inc()
+	}
+	return err
+}
+
+// fulfilled forgets a wish unless there is a newer one.
+func (p *presence) fulfilled(m membership, w wish) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wanted[m].number == w.number {
+		delete(p.wanted, m)
+	}
+}
+
+func (p *presence) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.wanted)
+}
+
+// run writes what could not be written, and compares with Redis what is in doubt,
+// until ctx is done.
+func (p *presence) run(ctx context.Context) {
+	const pause, maxPause = 200 * time.Millisecond, 5 * time.Second
+	wait := pause
+	for {
+		select {
+		case <-p.wake:
+		case <-ctx.Done():
+			return
+		}
+		// Not all nodes at once, and not before Redis can have come to itself.
+		if !sleep(ctx, wait/2+rand.N(wait)) {
+			return
+		}
+		err := errors.Join(p.writeAll(ctx), p.enterAgain(ctx), p.sendAwayAll(ctx))
+		if err == nil {
+			wait = pause
+			continue
+		}
+		p.gw.log.Debug("presence not written, will repeat", "error", err)
+		wait = min(2*wait, maxPause)
+		p.wakeUp()
+	}
+}
+
+// sleep waits, and reports whether ctx lasted.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// writeAll writes what is wanted now, some at a time.
+func (p *presence) writeAll(ctx context.Context) error {
+	p.mu.Lock()
+	all := make([]map[membership]wish, 0, len(p.wanted)/presenceBatch+1)
+	for m, w := range p.wanted {
+		if n := len(all); n == 0 || len(all[n-1]) == presenceBatch {
+			all = append(all, make(map[membership]wish))
+		}
+		all[len(all)-1][m] = w
+	}
+	p.mu.Unlock()
+	for _, due := range all {
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		err := p.write(ctx, due)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Gone ends the memberships of sessions that are over, as session.Config.Gone
+// wants it.
+func (g *Gateway) Gone(ctx context.Context, gone []session.Gone) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failed error
+	for _, s := range gone {
+		for _, channel := range s.Channels {
+			if !g.cfg.class(channel).Presence {
+				continue
+			}
+			wg.Go(func() {
+				if err := g.presence.tell(ctx, presenceLeave, channel, s, broker.AnyGeneration); err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return failed
+}

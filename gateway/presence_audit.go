@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"time"
+
+	"wssgateway/session"
+)
+
+// doubt has a channel compared with Redis soon. The hub calls it, holding locks.
+func (p *presence) doubt(channel string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.doubted[channel] = struct{}{}
+	p.wakeUp()
+}
+
+// Restored has all channels compared with Redis: the registry says that this
+// node's sessions may have been lost there, or told of as over.
+func (g *Gateway) Restored() {
+	for _, channel := range g.hub.withFeed() {
+		g.presence.doubt(channel)
+	}
+}
+
+// take empties a set of channels.
+func (p *presence) take(set *map[string]struct{}) map[string]struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken := *set
+	*set = make(map[string]struct{})
+	return taken
+}
+
+// enterAgain has this node's sessions on the channels in doubt enter: those that
+// Redis knows change nothing. When all nodes must have done so, and written
+// their sessions again, those that are over are sent away.
+func (p *presence) enterAgain(ctx context.Context) error {
+	channels := p.take(&p.doubted)
+	if len(channels) == 0 {
+		return nil
+	}
+	// A node that has not done so by the end of its lease is dead.
+	time.AfterFunc(p.gw.cfg.Lease+rand.N(auditSpread), func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		maps.Copy(p.stale, channels)
+		p.wakeUp()
+	})
+	for _, c := range p.gw.conns.snapshot() {
+		if c.grant.Load() == nil {
+			continue
+		}
+		for _, m := range c.memberships() {
+			if _, ok := channels[m.channel.name]; ok {
+				p.wish(c.session, m.channel.name)
+			}
+		}
+	}
+	return p.writeAll(ctx)
+}
+
+// wish has a session enter a channel soon, unless there is a wish for it.
+func (p *presence) wish(s *session.Session, channel string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := membership{s.ID, channel}
+	if _, ok := p.wanted[m]; !ok {
+		p.wishes++
+		p.wanted[m] = wish{p.wishes, s, presenceJoin}
+	}
+}
+
+const (
+	// auditEvery is how often the members of a channel in doubt are looked
+	// through, by one node for all: longer than the nodes are apart.
+	auditEvery  = 10 * time.Second
+	auditSpread = auditEvery / 2
+)
+
+// sendAwayAll looks through the channels that may have members which are over.
+// What it does not get done remains.
+func (p *presence) sendAwayAll(ctx context.Context) (failed error) {
+	for channel := range p.take(&p.stale) {
+		if failed == nil {
+			failed = p.sendAway(ctx, channel)
+		}
+		if failed != nil {
+			p.mu.Lock()
+			p.stale[channel] = struct{}{}
+			p.mu.Unlock()
+		}
+	}
+	return failed
+}
+
+// sendAway ends the memberships of sessions that are over. That they are over
+// was told once; Redis has lost what came of it.
+func (p *presence) sendAway(ctx context.Context, channel string) error {
+	alone, err := p.gw.broker.Alone(ctx, presenceChannel(channel), auditEvery)
+	if err != nil || !alone {
+		return err
+	}
+	members, err := p.gw.broker.Members(ctx, presenceChannel(channel))
+	if err != nil {
+		return err
+	}
+	for len(members) > 0 {
+		batch := members[:min(len(members), presenceBatch)]
+		members = members[len(batch):]
+		refs := make([]session.Ref, len(batch))
+		for i, m := range batch {
+			refs[i] = session.Ref{User: m.User, ID: m.Session}
+		}
+		alive, err := p.gw.sessions.Alive(ctx, refs)
+		if err != nil {
+			return err
+		}
+		for i, m := range batch {
+			if alive[i] {
+				continue
+			}
+			gone := session.Gone{ID: m.Session, User: m.User}
+			if err := p.tell(ctx, presenceLeave, channel, gone, m.Generation); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package gateway_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"wssgateway/broker/redistest"
+	"wssgateway/gateway"
+)
+
+// present asks who is on a channel: "alice 2" for a user with two sessions.
+func (c *client) present(channel string) []string {
+	c.t.Helper()
+	c.send(`{"type":"presence","ref":"who","channel":"%s"}`, channel)
+	f := c.expect("presence")
+	var members []string
+	for _, m := range f["members"].([]any) {
+		one := frame(m.(map[string]any))
+		members = append(members, fmt.Sprint(one.str("user"), " ", one["sessions"]))
+	}
+	if f["count"] != float64(len(members)) || f.str("channel") != channel {
+		c.t.Errorf("presence %v", f)
+	}
+	return members
+}
+
+func (c *client) expectPresent(want ...string) {
+	c.t.Helper()
+	if got := c.present("who:1"); !slices.Equal(got, want) {
+		c.t.Errorf("present: %q, want %q", got, want)
+	}
+}
+
+// expectChange returns when the next frame tells that a user came or left.
+func (c *client) expectChange(kind, user string) {
+	c.t.Helper()
+	if f := c.expect(kind); f.str("user") != user || f.str("channel") != "who:1" || len(f) != 3 {
+		c.t.Errorf("got %v, want %s of %s", f, kind, user)
+	}
+}
+
+func shortWindow(cfg *gateway.Config) { cfg.ResumeWindow = 3 * time.Second }
+
+func TestPresence(t *testing.T) {
+	t.Parallel()
+	a, b := startTwo(t, shortWindow)
+	alice, _ := a.connect(t, "alice", "channel=who:1")
+	alice.expectPresent("alice 1")
+	bob, hello := b.connect(t, "bob", "channel=who:1")
+	alice.expectChange("join", "bob")
+	bob.expectPresent("alice 1", "bob 1")
+
+	tab, _ := a.connect(t, "bob", "") // a second one comes and goes
+	tab.send(`{"type":"subscribe","channel":"who:1"}`)
+	tab.expect("subscribed")
+	alice.expectPresent("alice 1", "bob 2")
+	tab.send(`{"type":"unsubscribe","ref":1,"channel":"who:1"}`)
+	tab.expect("unsubscribed")
+	alice.expectPresent("alice 1", "bob 1")
+
+	// The session moves, the connection breaks, the session is resumed: nobody notices.
+	moved, again := a.connect(t, "bob", "channel=who:1&session="+hello.str("session"))
+	bob.expectClose(4002)
+	moved.conn.CloseNow()
+	moved, again = b.connect(t, "bob", "channel=who:1&session="+again.str("session"))
+	if again["resumed"] != true {
+		t.Fatalf("%v", again)
+	}
+	alice.expectPresent("alice 1", "bob 1")
+	// It comes back without the channel.
+	moved, _ = a.connect(t, "bob", "session="+again.str("session"))
+	alice.expectChange("leave", "bob")
+	alice.expectPresent("alice 1")
+	moved.send(`{"type":"subscribe","channel":"who:1"}`)
+	moved.expect("subscribed")
+	alice.expectChange("join", "bob")
+
+	left := time.Now()
+	moved.conn.CloseNow() // for good: after the window
+	alice.expectChange("leave", "bob")
+	if took := time.Since(left); took < 3*time.Second || took > 8*time.Second {
+		t.Errorf("left after %v", took)
+	}
+	carol, _ := b.connect(t, "carol", "channel=who:1")
+	alice.expectChange("join", "carol")
+	carol.conn.Close(1000, "")
+	alice.expectChange("leave", "carol") // at once
+	dave, _ := b.connect(t, "dave", "channel=who:1")
+	alice.expectChange("join", "dave")
+	if status, _ := a.call(t, "DELETE", "/v1/users/dave/sessions", ""); status != 200 {
+		t.Errorf("disconnect: %d", status)
+	}
+	dave.expectClose(4003)
+	alice.expectChange("leave", "dave")
+	alice.quiet()
+}
+
+func TestPresenceRights(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "a", embedded(t))
+	in, _ := n.connect(t, "alice", "channel=who:1")
+	watching, _ := n.connect(t, "bob", "") // one need not be there
+	watching.expectPresent("alice 1")
+	watching.send(`{"type":"presence","ref":1,"channel":"open:1"}`)
+	watching.expectError("not_found")
+	watching.send(`{"type":"presence","ref":1}`)
+	watching.expectError("bad_request")
+	none := n.dial(t, "connect=1&access_token="+token("eve", claims{"subscribe": nil}))
+	none.expect("connected")
+	none.send(`{"type":"presence","ref":1,"channel":"who:1"}`)
+	none.expectError("forbidden")
+
+	// Who may no longer subscribe leaves.
+	in.send(`{"type":"refresh","ref":1,"token":"%s"}`, token("alice", claims{"subscribe": nil}))
+	in.expect("unsubscribed")
+	in.expect("refreshed")
+	watching.expectPresent()
+}
+
+// TestPresenceAfterRedisLostItsData: it is there again, and clients are told to ask.
+func TestPresenceAfterRedisLostItsData(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	a := startNode(t, "a", dialRedis(t, s.Addr()), shortWindow)
+	b := startNode(t, "b", dialRedis(t, s.Addr()), shortWindow)
+	alice, _ := a.connect(t, "alice", "channel=who:1")
+	_, _ = b.connect(t, "bob", "channel=who:1")
+	gone, _ := b.connect(t, "gone", "channel=who:1")
+	alice.expectChange("join", "bob")
+	alice.expectChange("join", "gone")
+	gone.conn.CloseNow() // and Redis will not know
+	s.CLI("FLUSHALL")
+	for reset := false; !reset; {
+		reset = alice.next().str("type") == "reset"
+	}
+	await(t, func() error {
+		alice.send(`{"type":"presence","ref":"who","channel":"who:1"}`)
+		for {
+			f := alice.next()
+			if f.str("type") == "error" { // it asks too often
+				return fmt.Errorf("%v", f)
+			}
+			if f.str("type") != "presence" {
+				continue
+			}
+			if got := fmt.Sprint(f["members"]); got != "[map[sessions:1 user:alice] map[sessions:1 user:bob]]" {
+				return fmt.Errorf("present: %v", got)
+			}
+			return nil
+		}
+	})
+}
+
+// TestPresenceIsWrittenWhenRedisIsBack: sessions that end meanwhile leave.
+func TestPresenceIsWrittenWhenRedisIsBack(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	a := startNode(t, "a", dialRedis(t, s.Addr()), shortWindow)
+	alice, _ := a.connect(t, "alice", "channel=who:1")
+	bob, _ := a.connect(t, "bob", "channel=who:1")
+	carol, _ := a.connect(t, "carol", "channel=who:1")
+	alice.expectChange("join", "bob")
+	alice.expectChange("join", "carol")
+	s.Pause()
+	bob.conn.Close(1000, "")
+	carol.send(`{"type":"unsubscribe","channel":"who:1"}`)
+	await(t, func() error {
+		if n := a.ended("client"); n != 1 {
+			return fmt.Errorf("%v have closed", n)
+		}
+		return nil
+	})
+	s.Resume()
+	left := map[string]bool{}
+	for len(left) < 2 {
+		if f := alice.next(); f.str("type") == "leave" {
+			left[f.str("user")] = true
+		}
+	}
+	alice.expectPresent("alice 1")
+}
