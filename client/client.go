@@ -1,0 +1,151 @@
+// Package client connects to a gateway and stays connected: it subscribes,
+// publishes and calls, comes back to its session when a connection is lost, gets
+// what it missed, once and in order, and moves to another node when it is asked to
+// (goaway) without being away for a moment.
+//
+//	c, err := client.New("wss://gateway.example/ws", client.Options{Token: fetchToken})
+//	…
+//	c.Subscribe("room:42", client.Handler{Message: func(m client.Message) { … }})
+//	err = c.Run(ctx)
+//
+// It speaks the protocol gateway.v1.
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// Options say how a Client connects. Only Token is required.
+type Options struct {
+	// Token returns a token to connect with. It is asked again when the one
+	// before is about to expire or was refused.
+	Token func(context.Context) (string, error)
+	// Device names this device or browser among the user's, for the position of
+	// the inbox that the gateway keeps (Ack).
+	Device string
+	// Backoff is how long is waited before connecting again: (1s, 32s) if zero.
+	Backoff Backoff
+	// HTTPClient is used for the handshake; nil is http.DefaultClient. Its
+	// transport chooses the way, and so the node.
+	HTTPClient *http.Client
+	// Inbox handles what comes on the user's inbox, Other what comes on channels
+	// that were not subscribed to here: broadcast, and those of the token's join.
+	Inbox, Other Handler
+	// Connected, Disconnected and Goaway are told what becomes of the connection.
+	// Like handlers, they are called one at a time, in order. They may be nil.
+	Connected    func(Connected)
+	Disconnected func(Disconnected)
+	Goaway       func(Goaway)
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Frame, if not nil, sees every text frame that comes, as it is. It is called
+	// by the goroutine that reads and must not block.
+	Frame func([]byte)
+}
+
+// Connected says that there is a connection.
+type Connected struct {
+	Session, User, Node string
+	Resumed             bool // it is the session of before
+	Handover            bool // the connection before was still up
+	At                  time.Time
+}
+
+// Disconnected says that there is no connection any more.
+type Disconnected struct {
+	Err error // why: a *CloseError if the gateway closed
+	At  time.Time
+}
+
+// Goaway says that the gateway has asked to move, and when that will be done.
+type Goaway struct {
+	Reason          string
+	After, Deadline time.Duration // from At
+	At              time.Time
+}
+
+// Client is a session on a gateway. Its methods may be called from several
+// goroutines, before and while Run runs.
+type Client struct {
+	// Static after New.
+	url     string
+	options Options
+	key     string // begins the idempotency keys
+
+	events queue // for handlers
+
+	incoming sync.Mutex // held while a frame is taken in and queued; taken before mu
+
+	mu        sync.Mutex // guards what follows; never held during I/O
+	session   string
+	user      string
+	subs      map[string]*Subscription
+	active    *link // nil without a connection
+	lastRef   int64
+	pending   []*request    // not answered, by ref
+	stopped   bool          // Run has returned
+	moved     chan struct{} // closed and replaced when active changes
+	token     token
+	published uint64 // for idempotency keys
+}
+
+// New returns a client that does nothing until Run. The URL is that of /ws, with
+// the scheme ws or wss.
+func New(address string, o Options) (*Client, error) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("client: %w", err)
+	case u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "":
+		return nil, fmt.Errorf("client: %q is not a ws:// or wss:// URL", address)
+	case o.Token == nil:
+		return nil, errors.New("client: Options.Token is required")
+	}
+	o.Backoff.Min = cmp.Or(o.Backoff.Min, time.Second)
+	o.Backoff.Max = max(cmp.Or(o.Backoff.Max, 32*time.Second), o.Backoff.Min)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Client{
+		url: address, options: o, key: random(),
+		subs:  make(map[string]*Subscription),
+		moved: make(chan struct{}),
+	}
+	c.events.init()
+	return c, nil
+}
+
+// Session returns the id of the session, and User whose it is; "" before the
+// first connection.
+func (c *Client) Session() string { c.mu.Lock(); defer c.mu.Unlock(); return c.session }
+
+// User returns the user as whom the client is connected.
+func (c *Client) User() string { c.mu.Lock(); defer c.mu.Unlock(); return c.user }
+
+// AwaitConnected waits until there is a connection, or until ctx is done.
+func (c *Client) AwaitConnected(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		active, moved := c.active, c.moved
+		c.mu.Unlock()
+		if active != nil {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("client: not connected: %w", ctx.Err())
+		}
+	}
+}
+
+// log returns the logger.
+func (c *Client) log() *slog.Logger { return c.options.Logger }

@@ -1,0 +1,199 @@
+package client
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// connectRequest returns what the client says of itself on a new connection.
+func (c *Client) connectRequest() outgoing {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := outgoing{Type: "connect", Ref: 1, Session: c.session, Device: c.options.Device, Channels: make(map[string]string)}
+	for name, s := range c.subs {
+		if since := s.where(); !s.refused && (since != "" || !s.own) {
+			o.Channels[name] = since
+		}
+	}
+	return o
+}
+
+// adopt makes a connection the client's: what the gateway has answered is taken
+// in, and what was not answered on the one before is repeated. Nothing that still
+// comes on that one counts.
+func (c *Client) adopt(l *link, f *frame, handover bool) {
+	c.incoming.Lock()
+	defer c.incoming.Unlock()
+	c.mu.Lock()
+	events := []func(){c.told(f, handover)}
+	c.session, c.user = f.Session, f.User
+	c.setActive(l)
+	for channel, st := range f.Channels {
+		if e := c.stand(channel, st, l.asked); e != nil {
+			events = append(events, e)
+		}
+	}
+	for channel, s := range c.subs {
+		if _, ok := f.Channels[channel]; !ok && !s.refused && !s.own { // subscribed to meanwhile
+			c.post(outgoing{Type: "subscribe", Channel: channel, Since: s.where()})
+		}
+	}
+	c.repeat(l)
+	c.mu.Unlock()
+	for _, e := range events {
+		c.tell(e)
+	}
+}
+
+func (c *Client) setActive(l *link) {
+	c.active = l
+	close(c.moved)
+	c.moved = make(chan struct{})
+}
+
+// told returns the event that there is a connection.
+func (c *Client) told(f *frame, handover bool) func() {
+	if c.options.Connected == nil {
+		return nil
+	}
+	e := Connected{f.Session, f.User, f.Node, f.Resumed, handover, time.Now()}
+	return func() { c.options.Connected(e) }
+}
+
+// stand takes in where one channel of a new connection stands.
+func (c *Client) stand(channel string, st standing, asked map[string]string) func() {
+	s := c.subs[channel]
+	if s == nil {
+		if _, ok := asked[channel]; ok { // unsubscribed from meanwhile
+			c.post(outgoing{Type: "unsubscribe", Channel: channel})
+			return nil
+		}
+		s = c.addOwn(channel)
+	}
+	if st.Error != "" {
+		return s.refuse(st.Error)
+	}
+	return s.stands(st.Last, st.Recovered)
+}
+
+// addOwn adds a subscription that the gateway has made.
+func (c *Client) addOwn(channel string) *Subscription {
+	h := c.options.Other
+	if channel == "user:"+c.user {
+		h = c.options.Inbox
+	}
+	s := &Subscription{client: c, channel: channel, handler: h, own: true}
+	c.subs[channel] = s
+	return s
+}
+
+// refuse takes in that the gateway does not let the client subscribe. What may
+// be better next time is asked for again.
+func (s *Subscription) refuse(code string) func() {
+	s.refused = code != "unavailable"
+	h, channel := s.handler.Refused, s.channel
+	if h == nil {
+		return nil
+	}
+	return func() { h(channel, code) }
+}
+
+// tell has handlers called, after what was before.
+func (c *Client) tell(event func()) {
+	if event != nil {
+		c.events.add(event)
+	}
+}
+
+// handle takes in a frame and has handlers called. It waits for these if too
+// much is waiting for them already.
+func (c *Client) handle(l *link, f *frame) {
+	c.incoming.Lock()
+	defer c.incoming.Unlock()
+	c.mu.Lock()
+	var event func()
+	if c.active == l {
+		event = c.take(l, f)
+	}
+	c.mu.Unlock()
+	c.tell(event)
+}
+
+// take takes in a frame and returns what handlers are to be told. c.mu is held.
+func (c *Client) take(l *link, f *frame) func() {
+	if f.Ref != 0 {
+		c.answered(f)
+	}
+	s := c.subs[f.Channel]
+	switch f.Type {
+	case "goaway":
+		return c.takeGoaway(l, f)
+	case "error":
+		if f.Ref == 0 {
+			c.log().Debug("the gateway says", "code", f.Code, "message", f.Message)
+		}
+		return nil
+	case "subscribed":
+		if s == nil {
+			return nil // unsubscribed from meanwhile
+		}
+		return s.stands(f.Last, f.Recovered)
+	}
+	if s == nil {
+		return nil
+	}
+	return s.take(f)
+}
+
+// take takes in what comes on a channel.
+func (s *Subscription) take(f *frame) func() {
+	h := s.handler
+	switch f.Type {
+	case "message":
+		if !s.takes(f.ID) || h.Message == nil {
+			return nil
+		}
+		m := f.message()
+		return func() { h.Message(m) }
+	case "reset":
+		return s.reset(f.Last)
+	case "join":
+		if h.Joined != nil {
+			return func() { h.Joined(f.Channel, f.User) }
+		}
+	case "leave":
+		if h.Left != nil {
+			return func() { h.Left(f.Channel, f.User) }
+		}
+	case "unsubscribed":
+		if f.Ref == 0 {
+			return s.refuse("forbidden")
+		}
+	}
+	return nil
+}
+
+func (c *Client) takeGoaway(l *link, f *frame) func() {
+	g := Goaway{f.Reason, time.Duration(f.AfterMS) * time.Millisecond, time.Duration(f.DeadlineMS) * time.Millisecond, time.Now()}
+	select {
+	case l.goaway <- g:
+	default: // it is about to move
+	}
+	if c.options.Goaway == nil {
+		return nil
+	}
+	return func() { c.options.Goaway(g) }
+}
+
+// post sends a request that nobody waits for. c.mu is held, and there is a
+// connection.
+func (c *Client) post(o outgoing) {
+	b, err := json.Marshal(o)
+	if err != nil {
+		c.log().Error("request not encoded", "type", o.Type, "error", err) // its fields are strings
+		return
+	}
+	c.active.send(websocket.MessageText, b)
+}

@@ -1,0 +1,194 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"wssgateway/gateway/wire"
+)
+
+const (
+	// openTimeout bounds a handshake and the connect request after it; the gateway
+	// answers that within five seconds.
+	openTimeout = 15 * time.Second
+	// writeTimeout is how long the gateway may take nothing.
+	writeTimeout = 20 * time.Second
+	// readLimit bounds a frame: the longest are histories.
+	readLimit = 64 << 20
+	// oldLink is how long a connection that another one has replaced may take to
+	// be closed by the gateway.
+	oldLink = 5 * time.Second
+)
+
+// link is one connection.
+type link struct {
+	client *Client
+	ws     *websocket.Conn
+	asked  map[string]string // the channels of the connect request
+	born   time.Time
+	ping   time.Duration // between two signs of life of the gateway
+
+	heard  atomic.Int64 // when something last came, unix nanoseconds
+	goaway chan Goaway  // size 1: the gateway asks once
+	done   chan struct{}
+	err    error     // why it ended; set before done is closed
+	died   time.Time // the same
+
+	mu      sync.Mutex // guards what follows
+	out     []written
+	writing bool // a goroutine writes out
+}
+
+// written is a message to be written.
+type written struct {
+	kind websocket.MessageType
+	b    []byte
+}
+
+// open makes a connection and a session of it, and returns it with the gateway's
+// answer, which is not taken in yet.
+func (c *Client) open(ctx context.Context) (*link, *frame, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	t, err := c.fresh(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	l := &link{client: c, born: time.Now(), goaway: make(chan Goaway, 1), done: make(chan struct{})}
+	ws, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{
+		HTTPClient:   c.options.HTTPClient,
+		HTTPHeader:   http.Header{"Authorization": {"Bearer " + t.text}},
+		Subprotocols: []string{wire.Subprotocol},
+		OnPingReceived: func(context.Context, []byte) bool {
+			l.hear()
+			return true
+		},
+	})
+	if err != nil {
+		return nil, nil, refused(resp, err)
+	}
+	ws.SetReadLimit(readLimit)
+	l.ws = ws
+	f, err := l.connect(ctx)
+	if err != nil {
+		_ = ws.CloseNow()
+		return nil, nil, err
+	}
+	return l, f, nil
+}
+
+// connect sends the connect request and waits for its answer.
+func (l *link) connect(ctx context.Context) (*frame, error) {
+	request := l.client.connectRequest()
+	l.asked = request.Channels
+	b, err := json.Marshal(request)
+	if err != nil {
+		return nil, fmt.Errorf("client: connect: %w", err)
+	}
+	if err := l.ws.Write(ctx, websocket.MessageText, b); err != nil {
+		return nil, ended(err)
+	}
+	var said error
+	for {
+		f, err := l.read(ctx)
+		switch {
+		case err != nil && said != nil && !isFinal(err) && !refusesToken(err):
+			return nil, said
+		case err != nil:
+			return nil, err
+		case f.Type == "connected":
+			return f, nil
+		case f.Type == "error":
+			said = f.err() // the close that follows says what to do
+		}
+	}
+}
+
+// read reads the next frame.
+func (l *link) read(ctx context.Context) (*frame, error) {
+	kind, b, err := l.ws.Read(ctx)
+	if err != nil {
+		return nil, ended(err)
+	}
+	l.hear()
+	if show := l.client.options.Frame; show != nil && kind == websocket.MessageText {
+		show(b)
+	}
+	return parseFrame(kind, b)
+}
+
+// receive reads until the connection ends.
+func (l *link) receive() {
+	for {
+		f, err := l.read(context.Background())
+		if err != nil {
+			l.err, l.died = err, time.Now()
+			_ = l.ws.CloseNow()
+			close(l.done)
+			return
+		}
+		l.client.handle(l, f)
+	}
+}
+
+func (l *link) hear() { l.heard.Store(time.Now().UnixNano()) }
+
+// silent returns for how long nothing has come.
+func (l *link) silent() time.Duration { return time.Since(time.Unix(0, l.heard.Load())) }
+
+// send writes a message, after those before it. It does not wait: a goroutine
+// writes as long as there is something to write.
+func (l *link) send(kind websocket.MessageType, b []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.out = append(l.out, written{kind, b})
+	if !l.writing {
+		l.writing = true
+		go l.flush()
+	}
+}
+
+func (l *link) flush() {
+	for {
+		l.mu.Lock()
+		out := l.out
+		l.out = nil
+		l.writing = len(out) > 0
+		l.mu.Unlock()
+		if len(out) == 0 {
+			return
+		}
+		for _, w := range out {
+			ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+			err := l.ws.Write(ctx, w.kind, w.b)
+			cancel()
+			if err != nil {
+				_ = l.ws.CloseNow() // the reader says why
+				return              // writing stays set: nothing is written any more
+			}
+		}
+	}
+}
+
+// leave ends the session and the connection, without waiting for long.
+func (l *link) leave() {
+	if err := l.ws.Close(websocket.StatusNormalClosure, ""); err != nil && !errors.Is(err, context.Canceled) {
+		l.client.log().Debug("connection not closed in good order", "error", err)
+	}
+	<-l.done
+}
+
+// retire lets the gateway close a connection that another one has replaced.
+func (l *link) retire() {
+	t := time.AfterFunc(oldLink, func() { _ = l.ws.CloseNow() })
+	<-l.done
+	t.Stop()
+}
