@@ -36,6 +36,9 @@ type Options struct {
 	// HTTPClient is used for the handshake; nil is http.DefaultClient. Its
 	// transport chooses the way, and so the node.
 	HTTPClient *http.Client
+	// NoHandover has the client come back only once its connection was closed,
+	// rather than open another one beside it when it is asked to move.
+	NoHandover bool
 	// Inbox handles what comes on the user's inbox, Other what comes on channels
 	// that were not subscribed to here: broadcast, and those of the token's join.
 	Inbox, Other Handler

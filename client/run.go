@@ -118,7 +118,9 @@ func (r *runner) serve(ctx context.Context) error {
 		case <-r.link.done:
 			return r.link.err
 		case g := <-r.link.goaway:
-			r.leaving = &g
+			if !r.options.NoHandover {
+				r.leaving = &g
+			}
 		case <-timer.C:
 			r.due(ctx)
 		}

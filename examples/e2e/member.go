@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"wssgateway/client"
+	"wssgateway/examples/lab"
+)
+
+// member is one client, and what happened to it.
+type member struct {
+	user     string
+	channels []string // its inbox and two rooms
+	client   *client.Client
+
+	mu       sync.Mutex // guards what follows
+	node     string
+	lostAt   time.Time // when there was no connection any more; zero: there is one
+	joined   []joined
+	goaways  int
+	gapsTold int
+	got      map[string][]got
+}
+
+// joined is a connection.
+type joined struct {
+	at  time.Time
+	gap time.Duration // without a connection before it
+}
+
+// got is a message that came.
+type got struct {
+	n       int
+	id      string
+	latency time.Duration
+	at      time.Time
+}
+
+func newMember(w *world, i int) (*member, error) {
+	m := &member{user: fmt.Sprint("user-", i), got: make(map[string][]got)}
+	rooms := []string{w.room(i), w.room(i*7 + 1)}
+	m.channels = append([]string{"user:" + m.user}, rooms...)
+	h := client.Handler{Message: m.message, Gap: func(string, string) { m.gapsTold++ }}
+	var err error
+	m.client, err = client.New("ws://gateway/ws", client.Options{
+		Token:        func(context.Context) (string, error) { return token(m.user) },
+		HTTPClient:   w.balancer.client(),
+		NoHandover:   w.scenario.stay,
+		Inbox:        h,
+		Connected:    m.connected,
+		Disconnected: m.disconnected,
+		Goaway: func(client.Goaway) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.goaways++
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, room := range rooms {
+		if _, err := m.client.Subscribe(room, h); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func token(user string) (string, error) {
+	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"sub": user, "subscribe": []string{"*"}, "exp": time.Now().Add(time.Hour).Unix(),
+	}).SignedString([]byte(lab.Secret))
+}
+
+func (m *member) connected(c client.Connected) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j := joined{at: c.At}
+	if !m.lostAt.IsZero() {
+		j.gap = c.At.Sub(m.lostAt)
+	}
+	m.lostAt = time.Time{}
+	m.node = c.Node
+	m.joined = append(m.joined, j)
+}
+
+func (m *member) disconnected(d client.Disconnected) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !d.At.IsZero() {
+		m.lostAt = d.At
+	}
+}
+
+func (m *member) message(msg client.Message) {
+	now := time.Now()
+	var n note
+	if err := json.Unmarshal(msg.Data, &n); err != nil {
+		n.N = -1 // counts as one that nobody published
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.got[msg.Channel] = append(m.got[msg.Channel],
+		got{n.N, msg.ID, now.Sub(time.UnixMicro(n.At)), now})
+}
+
+// on reports whether the member is connected to a node.
+func (m *member) on(node string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.node == node && m.lostAt.IsZero()
+}
+
+// has returns how many messages of its channels the member has.
+func (m *member) has() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, list := range m.got {
+		n += len(list)
+	}
+	return n
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"wssgateway/examples/lab"
+)
+
+// note is the data of a message.
+type note struct {
+	N  int   `json:"n"`
+	At int64 `json:"at"` // microseconds since 1970, when it was published
+}
+
+// publisher is backends that publish steadily to random channels through random
+// nodes. What is not acknowledged they publish again, with the same key.
+type publisher struct {
+	world *world
+	rate  int // messages per second
+
+	next  atomic.Int64
+	again atomic.Int64
+
+	mu    sync.Mutex // guards what follows
+	acked map[string][]int
+}
+
+// publishers is how many may wait for an answer at a time: more than enough for
+// the rate, and for the while that Redis is away.
+const publishers = 64
+
+func newPublisher(w *world) *publisher {
+	return &publisher{world: w, rate: w.scenario.rate, acked: make(map[string][]int)}
+}
+
+// run publishes until ctx is done, and waits until all is acknowledged.
+func (p *publisher) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	room := make(chan struct{}, publishers)
+	tick := time.NewTicker(time.Second / time.Duration(p.rate))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		select {
+		case room <- struct{}{}:
+		default:
+			continue // all of them wait
+		}
+		wg.Go(func() {
+			p.publish(context.WithoutCancel(ctx), int(p.next.Add(1)))
+			<-room
+		})
+	}
+}
+
+// publish publishes a message until somebody acknowledges it.
+func (p *publisher) publish(ctx context.Context, n int) {
+	channel := p.world.randomChannel()
+	for {
+		body, err := json.Marshal(map[string]any{
+			"channel": channel, "event": "note", "key": fmt.Sprint("note-", n), "data": note{n, time.Now().UnixMicro()},
+		})
+		if err != nil {
+			panic(err) // plain fields
+		}
+		node := p.world.lab.Nodes[rand.N(len(p.world.lab.Nodes))]
+		if post(ctx, node, "/v1/publish", body) == nil {
+			break
+		}
+		p.again.Add(1)
+		_ = lab.Pause(ctx, 20*time.Millisecond)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.acked[channel] = append(p.acked[channel], n)
+}
+
+// post calls the server API of a node.
+func post(ctx context.Context, n *lab.Node, path string, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+n.Admin+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+lab.APIKey)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	return nil
+}

@@ -1,0 +1,204 @@
+// Package lab runs real gateways and a real Redis as processes of their own, for
+// programs that show what becomes of messages when these come and go.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// Secret and APIKey are those of every node of a Lab.
+const (
+	Secret = "the secret of the lab"
+	APIKey = "the key of the lab"
+)
+
+// Lab is a folder, a Redis and nodes.
+type Lab struct {
+	Redis  *Redis
+	Nodes  []*Node
+	dir    string
+	binary string
+}
+
+// New builds the gateway and starts a Redis. The configuration is that of all
+// nodes, in YAML. Close must be called, also after an error.
+func New(ctx context.Context, configuration string) (*Lab, error) {
+	dir, err := os.MkdirTemp("", "lab")
+	if err != nil {
+		return &Lab{}, err
+	}
+	l := &Lab{dir: dir, binary: filepath.Join(dir, "gateway")}
+	if err := os.WriteFile(l.config(), []byte(configuration), 0o600); err != nil {
+		return l, err
+	}
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", l.binary, "wssgateway/cmd/gateway").CombinedOutput(); err != nil {
+		return l, fmt.Errorf("build the gateway: %w\n%s", err, out)
+	}
+	l.Redis = &Redis{dir: dir}
+	if err := l.Redis.Start(ctx); err != nil {
+		return l, err
+	}
+	return l, nil
+}
+
+func (l *Lab) config() string { return filepath.Join(l.dir, "gateway.yaml") }
+
+// AddNode adds a node and starts it.
+func (l *Lab) AddNode(name string, flags ...string) (*Node, error) {
+	n := &Node{Name: name, lab: l, flags: flags}
+	var err error
+	if n.Public, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	if n.Admin, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	l.Nodes = append(l.Nodes, n)
+	return n, n.Start()
+}
+
+// Log returns where the nodes and Redis log to.
+func (l *Lab) Log() string { return filepath.Join(l.dir, "log") }
+
+// Close ends all processes and removes what they left.
+func (l *Lab) Close() error {
+	var err error
+	for _, n := range l.Nodes {
+		err = errors.Join(err, n.Kill())
+	}
+	if l.Redis != nil {
+		err = errors.Join(err, l.Redis.process.kill())
+	}
+	return errors.Join(err, os.RemoveAll(l.dir))
+}
+
+// Redis is a redis-server that keeps what it has acknowledged.
+type Redis struct {
+	process
+	dir string
+}
+
+func (r *Redis) socket() string { return filepath.Join(r.dir, "redis.sock") }
+
+// Start starts the server, with the data it had.
+func (r *Redis) Start(ctx context.Context) error {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		return errors.New("redis-server is needed: make deps installs it")
+	}
+	r.cmd = exec.CommandContext(ctx, "redis-server", "--port", "0", "--unixsocket", r.socket(),
+		"--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "warning")
+	return r.start()
+}
+
+// Stop ends the server in good order.
+func (r *Redis) Stop() error { _, err := r.terminate(); return err }
+
+// Node is a gateway process. It keeps its addresses when it starts again.
+type Node struct {
+	process
+	Name          string
+	Public, Admin string // host:port
+	lab           *Lab
+	flags         []string
+}
+
+// Start starts the node; AwaitReady waits until it is of use.
+func (n *Node) Start() error {
+	log, err := os.OpenFile(n.lab.Log(), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	n.cmd = exec.Command(n.lab.binary, append([]string{"serve", "--config", n.lab.config(), "--node-name", n.Name,
+		"--redis", "unix://" + n.lab.Redis.socket(), "--listen", n.Public, "--admin-listen", n.Admin}, n.flags...)...)
+	n.cmd.Env = append(os.Environ(), "GATEWAY_JWT_SECRET="+Secret, "GATEWAY_API_KEY="+APIKey)
+	n.cmd.Stderr = log
+	return n.start()
+}
+
+// Terminate sends SIGTERM and waits for the end. It returns the exit code.
+func (n *Node) Terminate() (code int, err error) { return n.terminate() }
+
+// Kill ends the node with SIGKILL.
+func (n *Node) Kill() error { return n.kill() }
+
+// Ready reports whether the node wants to have connections.
+func (n *Node) Ready() bool {
+	client := http.Client{Timeout: time.Second}
+	resp, err := client.Get("http://" + n.Public + "/readyz")
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// AwaitReady waits until the node is ready.
+func (n *Node) AwaitReady(ctx context.Context) error {
+	for !n.Ready() {
+		if err := Pause(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("%s is not ready: %w", n.Name, err)
+		}
+	}
+	return nil
+}
+
+// process is a process that can be started again.
+type process struct {
+	cmd *exec.Cmd
+}
+
+func (p *process) start() error {
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is ours to handle
+	return p.cmd.Start()
+}
+
+func (p *process) terminate() (code int, err error) {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return 0, err
+	}
+	err = p.cmd.Wait()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = nil
+	}
+	return p.cmd.ProcessState.ExitCode(), err
+}
+
+func (p *process) kill() error {
+	if p.cmd == nil || p.cmd.Process == nil || p.cmd.ProcessState != nil {
+		return nil // it has never run, or has ended
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = p.cmd.Wait() // says "killed"
+	return nil
+}
+
+// freeAddr returns an address on which nobody listens right now.
+func freeAddr() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
+}
+
+// Pause waits for d, or until ctx is done.
+func Pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
