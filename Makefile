@@ -7,7 +7,7 @@ BENCH ?= .
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run test race story lint fuzz bench build tidy-check
+.PHONY: help deps run test race story e2e lint fuzz bench build tidy-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ race: deps ## run all tests in random order under the race detector
 
 story: deps ## two gateways and a Redis, one gateway killed: what becomes of the messages
 	go run ./examples/story
+
+e2e: deps ## roll three gateways under load, kill them, restart Redis: what becomes of the messages (5 minutes)
+	go run ./examples/e2e
 
 lint: ## gofmt, go vet and golangci-lint (the first time it is compiled: minutes)
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }

@@ -12,16 +12,19 @@ import (
 type Backoff struct{ Min, Max time.Duration }
 
 // delay returns the wait before attempt n, from 0.
-func (b Backoff) delay(n int) time.Duration {
-	bound := b.Max
-	if shifted := b.Min << min(n, 32); shifted > 0 && shifted < bound && n < 32 {
-		bound = shifted
-	}
-	return rand.N(bound + 1)
-}
+func (b Backoff) delay(n int) time.Duration { return rand.N(b.bound(n) + 1) }
 
-// goodConnection is how long a connection must have lasted to be a good one.
-const goodConnection = 10 * time.Second
+// bound returns the longest wait before attempt n. A connection that has lasted
+// longer than that was a good one.
+func (b Backoff) bound(n int) time.Duration {
+	bound := b.Min
+	for range n {
+		if bound *= 2; bound >= b.Max {
+			return b.Max
+		}
+	}
+	return min(bound, b.Max)
+}
 
 // sleep waits, and reports whether ctx lasted.
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -32,7 +32,7 @@ func (c *Client) Run(ctx context.Context) error {
 		case refusesToken(err):
 			c.forgetToken()
 		}
-		if lasted >= goodConnection {
+		if lasted > c.options.Backoff.bound(attempt) {
 			attempt = 0
 		}
 		wait := c.wait(err, attempt)

@@ -28,6 +28,9 @@ const (
 	exitMargin = 2500 * time.Millisecond
 	// exitShare bounds it for short timeouts.
 	exitShare = 10
+	// answerShare is the part of it that peers have to answer the last close
+	// frame.
+	answerShare = 5
 	// drainReport is how often progress is logged.
 	drainReport = 5 * time.Second
 )
@@ -54,6 +57,7 @@ const (
 func (g *Gateway) drain() {
 	start := time.Now()
 	g.phase.Store(int32(phaseDraining))
+	g.metrics.draining.Set(1)
 	g.log.Info("draining", "connections", g.conns.count(), "delay", g.cfg.DrainDelay, "timeout", g.cfg.DrainTimeout)
 	time.Sleep(g.cfg.DrainDelay)
 	g.phase.Store(int32(phaseRefusing))
@@ -76,25 +80,26 @@ func (g *Gateway) drain() {
 }
 
 // moveAll hands the connections over, and returns when there is none left, or
-// when the window is over and peers have had the margin's first half to answer
-// the close frame. closed is how many did not move.
+// when the window is over and peers have had the first part of the margin to
+// answer the close frame. closed is how many did not move.
 func (g *Gateway) moveAll(all []*conn) (closed int) {
 	rest := g.cfg.DrainTimeout - g.cfg.DrainDelay
 	window := g.cfg.drainWindow()
-	ctx, cancel := context.WithTimeout(context.Background(), window+(rest-window)/2)
+	ctx, cancel := context.WithTimeout(context.Background(), window+(rest-window)/answerShare)
 	defer cancel()
 	go func() {
 		g.conns.awaitNone() // drain, which waits for none too, outlives it
 		cancel()
 	}()
-	go g.reportDrain(ctx)
+	go g.reportDrain(ctx, len(all))
 	closed = g.handOver(ctx, all, window, goawayDrain)
 	<-ctx.Done()
 	return closed
 }
 
-// reportDrain logs how far the drain is, until ctx is done.
-func (g *Gateway) reportDrain(ctx context.Context) {
+// reportDrain logs how far the drain of so many connections is, until ctx is
+// done.
+func (g *Gateway) reportDrain(ctx context.Context, connections int) {
 	tick := time.NewTicker(drainReport)
 	defer tick.Stop()
 	for {
@@ -102,7 +107,8 @@ func (g *Gateway) reportDrain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			g.log.Info("draining", "connections", g.conns.count())
+			left := g.conns.count()
+			g.log.Info("draining", "gone", connections-left, "left", left)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 // metrics are the gateway's own. What lies in a hot path is resolved here, once.
 type metrics struct {
 	channels   prometheus.Gauge
+	draining   prometheus.Gauge
 	requests   prometheus.Counter
 	errors     map[wire.Code]prometheus.Counter
 	bytesIn    prometheus.Counter
@@ -41,6 +42,9 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 	m := &metrics{
 		channels: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "gateway_channels", Help: "Channels that connections of this node are subscribed to.",
+		}),
+		draining: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gateway_draining", Help: "1 from when the node takes leave, before that 0.",
 		}),
 		requests:   f.counter("gateway_requests_total", "Requests from clients."),
 		bytesIn:    f.counter("gateway_received_bytes_total", "Payload bytes of the messages from clients."),
@@ -74,7 +78,7 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 	m.errors = byLabel(f.vec("gateway_request_errors_total", "Requests answered with an error, by code.", "code"),
 		wire.BadRequest, wire.Unauthorized, wire.Forbidden, wire.NotFound, wire.TooLarge, wire.RateLimited,
 		wire.LimitExceeded, wire.Timeout, wire.Unavailable, wire.Internal)
-	reg.MustRegister(connectionsGauge, m.channels, m.latency, m.unwritten)
+	reg.MustRegister(connectionsGauge, m.draining, m.channels, m.latency, m.unwritten)
 	return m
 }
 

@@ -104,6 +104,9 @@ func (w *world) reconnects() []figure {
 		}
 	}
 	slices.Sort(gaps)
+	if s.rebalance {
+		sat = w.asked() // those of the rebalancing too
+	}
 	per := float64(connects) / float64(max(1, sat))
 	figures := []figure{
 		{"reconnects", fmt.Sprintf("%.3f per client and restart of its node (%d)", per, connects), "1.0", per > 0.99 && per < 1.05 || s.redis},
@@ -120,7 +123,19 @@ func (w *world) reconnects() []figure {
 	if !s.kill && !s.stay && !s.redis {
 		mg.limit, mg.ok = "median 0", median == 0
 	}
-	return append(figures, mg)
+	if figures = append(figures, mg); s.rebalance {
+		figures = append(figures, figure{name: "connections by node",
+			value: fmt.Sprintf("%s after the roll, %s after rebalancing", w.balances[0], w.balances[1])})
+	}
+	return figures
+}
+
+// asked returns how often members were asked to move.
+func (w *world) asked() (n int) {
+	for _, m := range w.members {
+		n += m.goaways
+	}
+	return n
 }
 
 // peak returns the most connections that members made in one second of a roll.

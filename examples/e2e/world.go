@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +20,8 @@ type world struct {
 	balancer *balancer
 	members  []*member
 
-	rolls []roll
+	rolls    []roll
+	balances [2]string // connections by node after the rolls, and after rebalancing
 }
 
 // roll is the replacement of one node.
@@ -126,6 +128,9 @@ func (w *world) play(ctx context.Context) (*publisher, error) {
 	published := make(chan struct{})
 	wg.Go(func() { p.run(publishing); close(published) })
 	err := w.rollAll(ctx)
+	if w.scenario.rebalance && err == nil {
+		err = w.rebalance(ctx)
+	}
 	stopPublishing()
 	select {
 	case <-published:
@@ -196,6 +201,34 @@ func (w *world) on(node string) (n int) {
 		}
 	}
 	return n
+}
+
+// rebalance has the nodes with more than their part ask some clients to move, as
+// after a scale-out. Of those that move, some come back by chance.
+func (w *world) rebalance(ctx context.Context) error {
+	w.balances[0] = w.balance()
+	mean := float64(len(w.members)) / float64(len(w.lab.Nodes))
+	for _, n := range w.lab.Nodes {
+		surplus := float64(w.on(n.Name)) - mean
+		if surplus < mean/10 {
+			continue
+		}
+		share := min(1, 1.5*surplus/(surplus+mean))
+		if err := post(ctx, n, fmt.Sprintf("/v1/nodes/%s/rebalance?share=%.2f", n.Name, share), nil); err != nil {
+			return err
+		}
+	}
+	err := lab.Pause(ctx, w.scenario.window()+time.Second)
+	w.balances[1] = w.balance()
+	return err
+}
+
+func (w *world) balance() string {
+	var counts []string
+	for _, n := range w.lab.Nodes {
+		counts = append(counts, fmt.Sprint(w.on(n.Name)))
+	}
+	return strings.Join(counts, " ")
 }
 
 // settleTimeout is how long messages may take that were acknowledged.
