@@ -63,7 +63,7 @@ func (c *Client) open(ctx context.Context) (*link, *frame, error) {
 		return nil, nil, err
 	}
 	l := &link{client: c, born: time.Now(), goaway: make(chan Goaway, 1), done: make(chan struct{})}
-	ws, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{
+	ws, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{ //nolint:bodyclose // Dial: never for the caller to close
 		HTTPClient:   c.options.HTTPClient,
 		HTTPHeader:   http.Header{"Authorization": {"Bearer " + t.text}},
 		Subprotocols: []string{wire.Subprotocol},

@@ -64,7 +64,7 @@ func TestPresence(t *testing.T) {
 	moved, again := a.connect(t, "bob", "channel=who:1&session="+hello.str("session"))
 	bob.expectClose(4002)
 	moved.conn.CloseNow()
-	moved, again = b.connect(t, "bob", "channel=who:1&session="+again.str("session"))
+	_, again = b.connect(t, "bob", "channel=who:1&session="+again.str("session"))
 	if again["resumed"] != true {
 		t.Fatalf("%v", again)
 	}

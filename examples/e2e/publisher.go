@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,7 +75,7 @@ func (p *publisher) publish(ctx context.Context, n int) {
 			panic(err) // plain fields
 		}
 		node := p.world.lab.Nodes[rand.N(len(p.world.lab.Nodes))]
-		if post(ctx, node, "/v1/publish", body) == nil {
+		if _, err := node.Publish(ctx, body); err == nil {
 			break
 		}
 		p.again.Add(1)
@@ -86,24 +84,4 @@ func (p *publisher) publish(ctx context.Context, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.acked[channel] = append(p.acked[channel], n)
-}
-
-// post calls the server API of a node.
-func post(ctx context.Context, n *lab.Node, path string, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+n.Admin+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+lab.APIKey)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("%s: %s", path, resp.Status)
-	}
-	return nil
 }

@@ -214,7 +214,7 @@ func (w *world) rebalance(ctx context.Context) error {
 			continue
 		}
 		share := min(1, 1.5*surplus/(surplus+mean))
-		if err := post(ctx, n, fmt.Sprintf("/v1/nodes/%s/rebalance?share=%.2f", n.Name, share), nil); err != nil {
+		if err := n.Call(ctx, fmt.Sprintf("/v1/nodes/%s/rebalance?share=%.2f", n.Name, share), nil, nil); err != nil {
 			return err
 		}
 	}

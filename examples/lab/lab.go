@@ -3,14 +3,18 @@
 package lab
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -84,15 +88,22 @@ func (l *Lab) Close() error {
 // Redis is a redis-server that keeps what it has acknowledged.
 type Redis struct {
 	process
-	dir string
+	Version string // of redis-server
+	dir     string
 }
 
 func (r *Redis) socket() string { return filepath.Join(r.dir, "redis.sock") }
 
 // Start starts the server, with the data it had.
 func (r *Redis) Start(ctx context.Context) error {
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		return errors.New("redis-server is needed: make deps installs it")
+	version, err := exec.CommandContext(ctx, "redis-server", "--version").Output()
+	if err != nil {
+		return fmt.Errorf("redis-server is needed (make deps installs it): %w", err)
+	}
+	for field := range strings.FieldsSeq(string(version)) {
+		if v, ok := strings.CutPrefix(field, "v="); ok {
+			r.Version = v
+		}
 	}
 	r.cmd = exec.CommandContext(ctx, "redis-server", "--port", "0", "--unixsocket", r.socket(),
 		"--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "warning")
@@ -150,6 +161,42 @@ func (n *Node) AwaitReady(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// callTimeout is what a backend waits for an answer of the server API.
+const callTimeout = 5 * time.Second
+
+// Publish publishes through the server API and returns the id.
+func (n *Node) Publish(ctx context.Context, body []byte) (id string, err error) {
+	var answer struct{ ID string }
+	err = n.Call(ctx, "/v1/publish", body, &answer)
+	return answer.ID, err
+}
+
+// Call posts to the server API and decodes the answer, if it is wanted.
+func (n *Node) Call(ctx context.Context, path string, body []byte, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+n.Admin+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+APIKey)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	switch {
+	case err != nil:
+		return err
+	case resp.StatusCode/100 != 2:
+		return fmt.Errorf("%s: %s: %s", path, resp.Status, b)
+	case answer == nil:
+		return nil
+	}
+	return json.Unmarshal(b, answer)
 }
 
 // process is a process that can be started again.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/golang-jwt/jwt/v5"
+
+	"wssgateway/examples/lab"
 )
 
 // client is a user's WebSocket client. It keeps what it received, and the
@@ -42,17 +44,17 @@ type connected struct {
 }
 
 // connect connects a new client to a gateway.
-func (w *world) connect(ctx context.Context, user string, g *gateway) (*client, error) {
+func connect(ctx context.Context, user string, g *lab.Node) (*client, error) {
 	c := &client{user: user, received: make(map[string][]message)}
 	return c, c.resume(ctx, g)
 }
 
 // resume connects to a gateway, with the session and the positions if there are
 // any.
-func (c *client) resume(ctx context.Context, g *gateway) error {
+func (c *client) resume(ctx context.Context, g *lab.Node) error {
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
 		"sub": c.user, "subscribe": []string{"room:*"}, "publish": []string{"user:*"},
-	}).SignedString([]byte(secret))
+	}).SignedString([]byte(lab.Secret))
 	if err != nil {
 		return err
 	}
@@ -63,7 +65,7 @@ func (c *client) resume(ctx context.Context, g *gateway) error {
 		}
 		query.Add("channel", channel)
 	}
-	c.conn, _, err = websocket.Dial(ctx, "ws://"+g.public+"/ws?"+query.Encode(), nil) //nolint:bodyclose // Dial does
+	c.conn, _, err = websocket.Dial(ctx, "ws://"+g.Public+"/ws?"+query.Encode(), nil) //nolint:bodyclose // Dial does
 	if err != nil {
 		return fmt.Errorf("%s connects: %w", c.user, err)
 	}
@@ -145,7 +147,7 @@ func (c *client) awaitNotes(ctx context.Context, n int) error {
 		if len(notes) >= n {
 			return nil
 		}
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, time.Millisecond); err != nil {
 			return fmt.Errorf("%s has %d of %d notes: %w", c.user, len(notes), n, err)
 		}
 	}
@@ -157,7 +159,7 @@ type result struct{ received, lost, repeated, disordered int }
 // compare waits until the last of ids has come and compares.
 func (c *client) compare(ctx context.Context, channel string, ids []string) (result, error) {
 	for c.last(channel) != ids[len(ids)-1] {
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, time.Millisecond); err != nil {
 			return result{}, fmt.Errorf("%s waits for the last message of %s: %w", c.user, channel, err)
 		}
 	}

@@ -35,22 +35,22 @@ const (
 
 func tell(ctx context.Context) (err error) {
 	w, err := newWorld(ctx)
+	defer func() { err = errors.Join(err, w.Close()) }()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	one, two := w.gateways[0], w.gateways[1]
-	say("redis-server %s and two gateways: %s on %s, %s on %s", w.redisVersion, one.name, one.public, two.name, two.public)
+	one, two := w.Nodes[0], w.Nodes[1]
+	say("redis-server %s and two gateways: %s on %s, %s on %s", w.Redis.Version, one.Name, one.Public, two.Name, two.Public)
 
-	alice, err := w.connect(ctx, "alice", one)
+	alice, err := connect(ctx, "alice", one)
 	if err != nil {
 		return err
 	}
-	bob, err := w.connect(ctx, "bob", two)
+	bob, err := connect(ctx, "bob", two)
 	if err != nil {
 		return err
 	}
-	say("alice is on %s, bob on %s; both are in %s", one.name, two.name, room)
+	say("alice is on %s, bob on %s; both are in %s", one.Name, two.Name, room)
 	if err := direct(ctx, alice, bob); err != nil {
 		return err
 	}
@@ -61,11 +61,11 @@ func tell(ctx context.Context) (err error) {
 	if err := publisher.await(ctx, before); err != nil {
 		return err
 	}
-	if err := one.kill(); err != nil {
+	if err := one.Kill(); err != nil {
 		return err
 	}
 	lost := alice.position()
-	say("kill -9 %s: alice was at message %d of the room; the backend goes on through %s", one.name, lost, two.name)
+	say("kill -9 %s: alice was at message %d of the room; the backend goes on through %s", one.Name, lost, two.Name)
 	if err := publisher.await(ctx, before+during); err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func tell(ctx context.Context) (err error) {
 	if err := alice.resume(ctx, two); err != nil {
 		return err
 	}
-	say("alice is back on %s after %s: resumed %t, room recovered %t, inbox recovered %t", two.name,
+	say("alice is back on %s after %s: resumed %t, room recovered %t, inbox recovered %t", two.Name,
 		time.Since(start).Round(time.Millisecond), alice.resumed, alice.recovered[room], alice.recovered["user:alice"])
 	if err := publisher.await(ctx, before+during+after); err != nil {
 		return err

@@ -1,22 +1,22 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
+
+	"wssgateway/examples/lab"
 )
 
 // publisher is a backend that publishes one message after the other, each to
 // the other gateway than the one before. What is not acknowledged is published
 // again with the same key, to the other one.
 type publisher struct {
-	world *world
-	end   context.CancelFunc
-	done  chan struct{}
+	lab  *lab.Lab
+	end  context.CancelFunc
+	done chan struct{}
 
 	mu   sync.Mutex // guards sent
 	sent sent
@@ -28,7 +28,7 @@ type sent struct {
 	repeated    int
 }
 
-func newPublisher(w *world) *publisher { return &publisher{world: w, done: make(chan struct{})} }
+func newPublisher(w *lab.Lab) *publisher { return &publisher{lab: w, done: make(chan struct{})} }
 
 func (p *publisher) start(ctx context.Context) {
 	ctx, p.end = context.WithCancel(ctx)
@@ -67,7 +67,7 @@ func (p *publisher) await(ctx context.Context, n int) error {
 		if reached {
 			return nil
 		}
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -82,8 +82,8 @@ func (p *publisher) publish(ctx context.Context, i int, field, target string) (i
 		return "", false
 	}
 	for try := i; ; try++ {
-		g := p.world.gateways[try%len(p.world.gateways)]
-		id, err := post(context.WithoutCancel(ctx), g, body)
+		g := p.lab.Nodes[try%len(p.lab.Nodes)]
+		id, err := g.Publish(context.WithoutCancel(ctx), body)
 		if err == nil {
 			return id, true
 		}
@@ -94,27 +94,4 @@ func (p *publisher) publish(ctx context.Context, i int, field, target string) (i
 		p.sent.repeated++
 		p.mu.Unlock()
 	}
-}
-
-func post(ctx context.Context, g *gateway, body []byte) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.admin+"/v1/publish", bytes.NewReader(body))
-	if err != nil {
-		return "", err
-	}
-	req.Header.Set("Authorization", "Bearer "+apiKey)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var answer struct{ ID, Detail string }
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return "", err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %s", resp.Status, answer.Detail)
-	}
-	return answer.ID, nil
 }
