@@ -92,7 +92,8 @@ type Redis struct {
 	dir     string
 }
 
-func (r *Redis) socket() string { return filepath.Join(r.dir, "redis.sock") }
+// Socket returns the path of the Unix socket that the server listens on.
+func (r *Redis) Socket() string { return filepath.Join(r.dir, "redis.sock") }
 
 // Start starts the server, with the data it had.
 func (r *Redis) Start(ctx context.Context) error {
@@ -105,7 +106,7 @@ func (r *Redis) Start(ctx context.Context) error {
 			r.Version = v
 		}
 	}
-	r.cmd = exec.CommandContext(ctx, "redis-server", "--port", "0", "--unixsocket", r.socket(),
+	r.cmd = exec.CommandContext(ctx, "redis-server", "--port", "0", "--unixsocket", r.Socket(),
 		"--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "warning")
 	return r.start()
 }
@@ -130,7 +131,7 @@ func (n *Node) Start() error {
 	}
 	defer log.Close()
 	n.cmd = exec.Command(n.lab.binary, append([]string{"serve", "--config", n.lab.config(), "--node-name", n.Name,
-		"--redis", "unix://" + n.lab.Redis.socket(), "--listen", n.Public, "--admin-listen", n.Admin}, n.flags...)...)
+		"--redis", "unix://" + n.lab.Redis.Socket(), "--listen", n.Public, "--admin-listen", n.Admin}, n.flags...)...)
 	n.cmd.Env = append(os.Environ(), "GATEWAY_JWT_SECRET="+Secret, "GATEWAY_API_KEY="+APIKey)
 	n.cmd.Stderr = log
 	return n.start()
