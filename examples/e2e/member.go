@@ -23,7 +23,6 @@ type member struct {
 	node     string
 	lostAt   time.Time // when there was no connection any more; zero: there is one
 	joined   []joined
-	goaways  int
 	gapsTold int
 	got      map[string][]got
 }
@@ -55,11 +54,6 @@ func newMember(w *world, i int) (*member, error) {
 		Inbox:        h,
 		Connected:    m.connected,
 		Disconnected: m.disconnected,
-		Goaway: func(client.Goaway) {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			m.goaways++
-		},
 	})
 	if err != nil {
 		return nil, err

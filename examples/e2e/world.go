@@ -21,6 +21,7 @@ type world struct {
 	members  []*member
 
 	rolls    []roll
+	rolled   time.Time // when the last was over
 	balances [2]string // connections by node after the rolls, and after rebalancing
 }
 
@@ -128,6 +129,7 @@ func (w *world) play(ctx context.Context) (*publisher, error) {
 	published := make(chan struct{})
 	wg.Go(func() { p.run(publishing); close(published) })
 	err := w.rollAll(ctx)
+	w.rolled = time.Now()
 	if w.scenario.rebalance && err == nil {
 		err = w.rebalance(ctx)
 	}
@@ -155,12 +157,13 @@ func (w *world) rollAll(ctx context.Context) error {
 			if err := lab.Pause(ctx, calm); err != nil {
 				return err
 			}
+			restarted := make(chan error, 1)
 			if w.scenario.redis && i == 1 {
-				if err := w.restartRedis(ctx); err != nil {
-					return err
-				}
+				go func() { restarted <- w.restartRedis(ctx) }()
+			} else {
+				restarted <- nil
 			}
-			if err := w.rollOne(ctx, n); err != nil {
+			if err := errors.Join(w.rollOne(ctx, n), <-restarted); err != nil {
 				return err
 			}
 		}
@@ -187,10 +190,10 @@ func (w *world) rollOne(ctx context.Context, n *lab.Node) (err error) {
 	return nil
 }
 
-// restartRedis stops Redis while a node drains, and starts it again.
+// restartRedis stops Redis when a node has begun to drain, and starts it again.
 func (w *world) restartRedis(ctx context.Context) error {
-	const away = 2 * time.Second
-	return errors.Join(w.lab.Redis.Stop(), lab.Pause(ctx, away), w.lab.Redis.Start(ctx))
+	const until, away = 4 * time.Second, 2 * time.Second
+	return errors.Join(lab.Pause(ctx, until), w.lab.Redis.Stop(), lab.Pause(ctx, away), w.lab.Redis.Start(ctx))
 }
 
 // on returns how many members are connected to a node.
