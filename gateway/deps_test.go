@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 	"session":      {},
 	"gateway/wire": {},
 	"gateway":      {"broker", "session", "gateway/wire"},
-	"cmd/gateway":  {"broker", "session", "gateway", "gateway/wire"},
+	"cmd/gateway":  {"broker", "session", "gateway", "gateway/wire", "client"},
 	"client":       {"gateway/wire"},
 }
 

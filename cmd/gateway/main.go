@@ -18,13 +18,14 @@ const (
 )
 
 func main() {
-	os.Exit(run(process{os.Args[1:], os.Environ(), os.Stdout, os.Stderr}))
+	os.Exit(run(process{os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr}))
 }
 
 // process is what a command gets from the operating system.
 type process struct {
 	args   []string
 	env    []string
+	stdin  io.Reader
 	stdout io.Writer
 	stderr io.Writer
 }
@@ -47,6 +48,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "run a node; the default", serve, serveUsage},
+		{"connect", "connect to a gateway as a client: show what comes, publish what is typed", connect, connectUsage},
 		{"token", "print a token for a user, signed with the configured secret", token, tokenUsage},
 		{"healthcheck", "ask a node on this host whether it lives", healthcheck, healthcheckUsage},
 		{"version", "print the version", printVersion, versionUsage},
