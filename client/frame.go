@@ -45,6 +45,7 @@ type frame struct {
 type standing struct {
 	Last      string `json:"last"`
 	Recovered bool   `json:"recovered"`
+	Since     string `json:"since"` // where the device's ack has it begin
 	Error     string `json:"error"`
 }
 

@@ -75,6 +75,9 @@ func (c *Client) stand(channel string, st standing, asked map[string]string) fun
 	if st.Error != "" {
 		return s.refuse(st.Error)
 	}
+	if p, ok := parsePosition(st.Since); ok && !s.known {
+		s.position, s.known = p, true
+	}
 	return s.stands(st.Last, st.Recovered)
 }
 

@@ -41,6 +41,7 @@ func (c *conn) goOnFromAck(claimed session.Claimed, asked map[string]position) {
 		return
 	}
 	if p, ok := parsePosition(claimed.Acked); ok {
+		p.acked = true
 		asked[inbox] = p
 	}
 }

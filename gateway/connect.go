@@ -123,6 +123,7 @@ type outcome struct {
 	name  string
 	entry entry
 	code  wire.Code // "" if it was entered
+	acked string    // the position, if it is the device's and not the client's
 }
 
 // welcome enters all channels of the session, tells where each stands, and then
@@ -144,6 +145,9 @@ func (c *conn) welcome(ctx context.Context, r wire.Request, claimed session.Clai
 					return
 				}
 				out.entry.recovery.describe(o, out.entry.member.channel)
+				if out.acked != "" {
+					o.Str("since", out.acked)
+				}
 			})
 		}
 	})
@@ -193,6 +197,9 @@ func (c *conn) enterAll(ctx context.Context, asked map[string]position) []outcom
 }
 
 func (out *outcome) enter(ctx context.Context, c *conn, p position) {
+	if p.acked {
+		out.acked = p.id.String()
+	}
 	var err error
 	if out.entry, err = c.enter(ctx, out.name, p); err != nil {
 		out.code = wire.Unavailable

@@ -72,7 +72,7 @@ func (f *feed) Reset(broker.ID) {
 	ch := f.channel
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	it := item{kind: itemReset, channel: ch, id: ch.last, frame: resetFrame(ch.name, ch.last)}
+	it := item{kind: itemReset, channel: ch, id: ch.last, frame: resetFrame(ch, ch.last)}
 	for _, s := range ch.shards {
 		s.enqueue(it)
 	}

@@ -290,11 +290,17 @@ func (h *hub) refuse(channel string, err error) {
 
 // Reset implements broker.Sink.
 func (ch *channel) Reset(last broker.ID) {
-	ch.enqueue(item{kind: itemReset, channel: ch, id: last, frame: resetFrame(ch.name, last)})
+	ch.enqueue(item{kind: itemReset, channel: ch, id: last, frame: resetFrame(ch, last)})
 }
 
-func resetFrame(channel string, last broker.ID) []byte {
-	return wire.NewObject("reset", "").Str("channel", channel).Str("last", last.String()).Frame()
+// resetFrame returns the frame that says that something is lost. A channel
+// without history has no position to go on from.
+func resetFrame(ch *channel, last broker.ID) []byte {
+	o := wire.NewObject("reset", "").Str("channel", ch.name)
+	if ch.history {
+		o.Str("last", last.String())
+	}
+	return o.Frame()
 }
 
 // enqueue hands an item to every shard that has had members, in one step with

@@ -105,7 +105,7 @@ func (c *conn) sendPage(m *member, page []broker.Message, from, to broker.ID, fo
 // replayGap returns the frame that tells that messages up to last are gone.
 func (c *conn) replayGap(m *member, last broker.ID) []byte {
 	c.gw.metrics.replayGaps.Inc()
-	return resetFrame(m.channel.name, last)
+	return resetFrame(m.channel, last)
 }
 
 // sendWhenDrained sends once the socket has taken all before: a replay is as
@@ -138,6 +138,7 @@ type position struct {
 	given bool      // else: live from now
 	all   bool      // "0": everything kept
 	id    broker.ID // the last message seen
+	acked bool      // it is that of the device, and not the client's
 }
 
 // parsePosition parses a since: "", "0" or an id.

@@ -323,7 +323,7 @@ func (s *shard) release(m *member, seen broker.ID) {
 	last := later(m.after, lastID(m.kept))
 	s.sendKept(m)
 	if m.missed && m.channel.feed != nil {
-		m.conn.socket.send(resetFrame(m.channel.name, last))
+		m.conn.socket.send(resetFrame(m.channel, last))
 	}
 	m.missed = false
 }

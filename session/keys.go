@@ -36,5 +36,5 @@ func (l layout) gone() []string {
 // of the second is the name of the first: a Cluster keeps them together.
 func (l layout) events() []string {
 	stream := l.prefix + "events"
-	return []string{stream, "{" + stream + "}:open"}
+	return []string{stream, l.prefix + "{" + stream + "}:open"}
 }

@@ -164,7 +164,7 @@ func checkRemains(ctx context.Context, t *testing.T, rdb *redis.Client, present 
 			t.Errorf("lease left behind: %s", lease)
 		}
 	}
-	if open := rdb.HLen(ctx, "{gw:events}:open").Val(); open != present {
+	if open := rdb.HLen(ctx, "gw:{gw:events}:open").Val(); open != present {
 		t.Errorf("%d sessions are open, want %d", open, present)
 	}
 }
