@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -178,9 +177,15 @@ func (l *link) flush() {
 	}
 }
 
+// leaveTimeout is how long the gateway may take to answer the close frame of a
+// client that goes.
+const leaveTimeout = time.Second
+
 // leave ends the session and the connection, without waiting for long.
 func (l *link) leave() {
-	if err := l.ws.Close(websocket.StatusNormalClosure, ""); err != nil && !errors.Is(err, context.Canceled) {
+	late := time.AfterFunc(leaveTimeout, func() { _ = l.ws.CloseNow() })
+	defer late.Stop()
+	if err := l.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
 		l.client.log().Debug("connection not closed in good order", "error", err)
 	}
 	<-l.done

@@ -88,6 +88,7 @@ type member struct {
 	bytes    int
 	overflow bool      // too much was kept: what came after from, up to after, was given up
 	missed   bool      // what was given up had frames that no replay has
+	replaces *member   // until it is attached; nil for none
 	from     broker.ID // what is kept follows on it
 }
 
@@ -217,7 +218,7 @@ func (h *hub) count() int {
 // comes after it. old, if any, is the membership that this one replaces; it has
 // delivered all up to there when hold returns.
 func (h *hub) hold(c *conn, ch *channel, old *member) (*member, broker.ID) {
-	m := &member{conn: c, channel: ch, held: true}
+	m := &member{conn: c, channel: ch, held: true, replaces: old}
 	at := ch.attach(m, old)
 	if old != nil {
 		old.leave()

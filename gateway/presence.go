@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -20,6 +21,11 @@ import (
 type presence struct {
 	gw   *Gateway
 	wake chan struct{} // size 1: there is something to do
+	seed maphash.Seed
+
+	// turns are held while a membership of theirs is written, through I/O: what
+	// is wanted of one goes to Redis in the order in which it was wanted.
+	turns [256]sync.Mutex
 
 	mu      sync.Mutex // guards what follows
 	wanted  map[membership]wish
@@ -45,6 +51,7 @@ const presenceBatch = 256
 func newPresence(g *Gateway) *presence {
 	p := &presence{
 		gw:      g,
+		seed:    maphash.MakeSeed(),
 		wake:    make(chan struct{}, 1),
 		wanted:  make(map[membership]wish),
 		doubted: make(map[string]struct{}),
@@ -110,7 +117,15 @@ func (p *presence) write(ctx context.Context, due map[membership]wish) error {
 	}
 }
 
+// writeOne writes a wish, after older ones of the same membership, unless there
+// is a newer one by then.
 func (p *presence) writeOne(ctx context.Context, m membership, w wish) error {
+	turn := &p.turns[maphash.Comparable(p.seed, m)%uint64(len(p.turns))]
+	turn.Lock()
+	defer turn.Unlock()
+	if !p.wants(m, w) {
+		return nil
+	}
 	s := w.session
 	if w.change == presenceJoin {
 		if !s.Connected() {
@@ -126,12 +141,30 @@ func (p *presence) writeOne(ctx context.Context, m membership, w wish) error {
 	if err := p.tell(ctx, w.change, m.channel, session.Gone{ID: s.ID, User: s.User}, s.Generation); err != nil {
 		return err
 	}
-	p.fulfilled(m, w)
-	if w.change == presenceJoin && s.Over() {
-		// It ended meanwhile, and who told of that may have come before.
-		return p.tell(ctx, presenceLeave, m.channel, session.Gone{ID: s.ID, User: s.User}, s.Generation)
+	if w.change == presenceJoin && !s.Connected() {
+		if err := p.leaveIfOver(ctx, m.channel, s); err != nil {
+			return err
+		}
 	}
+	p.fulfilled(m, w)
 	return nil
+}
+
+// leaveIfOver ends a membership of a session that may have ended while it was
+// entered: who told of its end may have come before.
+func (p *presence) leaveIfOver(ctx context.Context, channel string, s *session.Session) error {
+	alive, err := p.gw.sessions.Alive(ctx, []session.Ref{{User: s.User, ID: s.ID}})
+	if err != nil || alive[0] {
+		return err
+	}
+	return p.tell(ctx, presenceLeave, channel, session.Gone{ID: s.ID, User: s.User}, s.Generation)
+}
+
+// wants reports whether a wish is the last one for its membership.
+func (p *presence) wants(m membership, w wish) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.wanted[m].number == w.number
 }
 
 // tell has Redis know of a change, and others if it is one of the user's.

@@ -66,7 +66,9 @@ func (c *conn) enterPresence(ctx context.Context, before []string, outcomes []ou
 		}
 	}
 	left := slices.DeleteFunc(before, func(channel string) bool { return slices.Contains(entered, channel) })
-	c.session.SetChannels(slices.Concat(entered, left))
+	if !c.recordChannels(left...) {
+		return
+	}
 	c.gw.presence.enter(ctx, c.session, entered...)
 	c.gw.presence.leave(ctx, c.session, left...)
 	c.recordChannels()

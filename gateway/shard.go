@@ -130,7 +130,7 @@ func (s *shard) deliver(queue []item) {
 			s.add(it)
 			s.flush()
 		case itemJoin:
-			it.member.attached = true
+			it.member.attach()
 			s.members[it.channel] = append(s.members[it.channel], it.member)
 		case itemRelease:
 			s.release(it.member, it.id)
@@ -141,6 +141,16 @@ func (s *shard) deliver(queue []item) {
 		}
 	}
 	s.flush()
+}
+
+// attach begins a membership. What was kept for the one that it replaces is
+// gone.
+func (m *member) attach() {
+	m.attached = true
+	if old := m.replaces; old != nil && old.held {
+		m.missed = old.missed || slices.ContainsFunc(old.kept, item.isEvent)
+	}
+	m.replaces = nil
 }
 
 // add puts an item into the round.

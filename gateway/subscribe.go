@@ -42,8 +42,9 @@ func (c *conn) subscribe(r wire.Request) error {
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot subscribe now, try again")
 	}
-	c.recordChannels()
-	c.gw.presence.enter(ctx, c.session, r.Channel)
+	if c.recordChannels() {
+		c.gw.presence.enter(ctx, c.session, r.Channel)
+	}
 	o := wire.NewObject("subscribed", r.Ref).Str("channel", r.Channel)
 	c.send(e.recovery.describe(o, e.member.channel))
 	c.begin(e)
@@ -183,13 +184,20 @@ func (c *conn) chosen() int {
 	return max(0, len(c.members)-2)
 }
 
-// recordChannels has the registry know the session's channels.
-func (c *conn) recordChannels() {
-	members := c.memberships()
-	names := make([]string, len(members))
-	for i, m := range members {
-		names[i] = m.channel.name
+// recordChannels has the registry know the session's channels, and more if they
+// are still to be left. It reports false, having done nothing, if the connection
+// is being torn down: what was known before is what the session leaves then.
+func (c *conn) recordChannels(more ...string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return false
+	}
+	names := slices.Clone(more)
+	for _, m := range c.members {
+		names = append(names, m.channel.name)
 	}
 	slices.Sort(names)
 	c.session.SetChannels(names)
+	return true
 }

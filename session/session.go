@@ -92,13 +92,6 @@ func (s *Session) Connected() bool {
 	return s.phase == connected
 }
 
-// Over reports whether the session was ended on this node.
-func (s *Session) Over() bool {
-	s.registry.mu.Lock()
-	defer s.registry.mu.Unlock()
-	return s.phase == left && s.window == 0
-}
-
 // AwaitWritten waits until Redis has the session as it is, or until ctx is done.
 func (s *Session) AwaitWritten(ctx context.Context) error {
 	r := s.registry
