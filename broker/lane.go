@@ -28,6 +28,7 @@ type lane struct {
 
 	down time.Time // since when there is no link; zero: there is one, or never was; owned by run
 
+	floor   floor        // no id that is issued from now on may be below
 	heardAt atomic.Int64 // when the probe last came back, in unix nanoseconds
 
 	checking sync.Mutex // held while the epoch is compared with Redis's, through I/O; taken before mu
@@ -238,6 +239,7 @@ func (l *lane) receive(live, payload string) {
 		l.b.log.Warn("pub/sub payload dropped", "channel", channel, "error", err)
 		return
 	}
+	l.floor.raise(m.ID)
 	s.receive(m)
 }
 

@@ -64,14 +64,18 @@ func (b *Broker) publish(ctx context.Context, p Publication) (ID, error) {
 	if err != nil {
 		return ID{}, err
 	}
-	return parseIDReply(reply)
+	id, err := parseIDReply(reply)
+	if err == nil {
+		b.lane(p.Channel).floor.raise(id)
+	}
+	return id, err
 }
 
 // storing appends the arguments by which a script stores a message.
 func (b *Broker) storing(args []any, channel string, r Retention) []any {
 	memory := r.TTL + cmp.Or(r.Memory, metaTTL)
 	return append(args, r.Size, min(r.Size/10, 100), r.TTL.Milliseconds(), memory.Milliseconds(),
-		b.publishCommand(), b.lane(channel).knownEpoch())
+		b.publishCommand(), b.lane(channel).knownEpoch(), b.lane(channel).floor.get().String())
 }
 
 func (b *Broker) publishCommand() string {

@@ -10,6 +10,15 @@ local function next_id(last)
   return string.format('%s-%.0f', last_ms, tonumber(last_seq) + 1)
 end
 
+-- newer returns the greater of two ids.
+local function newer(a, b)
+  local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)')
+  local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)')
+  a_ms, b_ms = tonumber(a_ms), tonumber(b_ms)
+  if a_ms > b_ms or (a_ms == b_ms and tonumber(a_seq) >= tonumber(b_seq)) then return a end
+  return b
+end
+
 -- ensure_epoch returns the id and the kind of the epoch of a lane: the life of
 -- the data in Redis. A node that knew an earlier epoch than the one it finds
 -- has seen data being lost, and says so in the kind: 'first' or 'lost'. The id
@@ -45,11 +54,11 @@ end
 -- store stores one message and hands it to every subscribed node. Keys and args
 -- are tables: keys stream, meta, epoch and live (the pub/sub channel); args keep
 -- (messages), slack (how many more before trimming), ttl and meta_ttl (ms),
--- command (PUBLISH or SPUBLISH) and known (the epoch the node knows). It returns
--- the id.
+-- command (PUBLISH or SPUBLISH), known (the epoch the node knows) and floor (the
+-- newest id the node has seen). It returns the id.
 local function store(keys, args, payload)
   local prev = last_id(keys.stream, keys.meta, keys.epoch, args.known)
-  local id = next_id(prev)
+  local id = next_id(newer(prev, args.floor))
   redis.call('XADD', keys.stream, id, 'p', prev, 'm', payload)
   if redis.call('XLEN', keys.stream) > args.keep + args.slack then
     redis.call('XTRIM', keys.stream, 'MAXLEN', args.keep)
@@ -66,5 +75,5 @@ end
 local function storing(at)
   return {stream = KEYS[1], meta = KEYS[2], epoch = KEYS[3], live = KEYS[4]},
     {keep = ARGV[at], slack = ARGV[at + 1], ttl = ARGV[at + 2], meta_ttl = ARGV[at + 3],
-      command = ARGV[at + 4], known = ARGV[at + 5]}
+      command = ARGV[at + 4], known = ARGV[at + 5], floor = ARGV[at + 6]}
 end
