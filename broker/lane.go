@@ -239,7 +239,7 @@ func (l *lane) receive(live, payload string) {
 		l.b.log.Warn("pub/sub payload dropped", "channel", channel, "error", err)
 		return
 	}
-	l.floor.raise(m.ID)
+	l.floor.raise(m.ID, l.b.clock.redis(time.Now()))
 	s.receive(m)
 }
 

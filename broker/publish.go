@@ -66,7 +66,7 @@ func (b *Broker) publish(ctx context.Context, p Publication) (ID, error) {
 	}
 	id, err := parseIDReply(reply)
 	if err == nil {
-		b.lane(p.Channel).floor.raise(id)
+		b.lane(p.Channel).floor.raise(id, b.clock.redis(time.Now()))
 	}
 	return id, err
 }

@@ -13,8 +13,8 @@ func (n *node) lose(t testing.TB, channel string) ID {
 	t.Helper()
 	lane := n.layout.laneOf(channel)
 	keys := []string{n.layout.stream(channel), n.layout.meta(channel), n.layout.epoch(lane), "nobody"}
-	reply, err := n.batch.eval(t.Context(), publishScript, keys,
-		"lost", 100, 10, 3_600_000, 7_200_000, 0, n.publishCommand(), n.lanes[lane].knownEpoch())
+	args := n.storing([]any{"lost", keyTTL.Milliseconds()}, channel, Retention{Size: 100, TTL: time.Hour})
+	reply, err := n.batch.eval(t.Context(), publishScript, keys, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
