@@ -29,6 +29,8 @@ const (
 type batcher struct {
 	rdb   redis.UniversalClient
 	queue chan *call // never closed: workers end with their context
+	// exec runs a batch and closes the done of every call.
+	exec func(context.Context, []*call)
 }
 
 // call is one command on its way.
@@ -44,7 +46,9 @@ type call struct {
 }
 
 func newBatcher(rdb redis.UniversalClient) *batcher {
-	return &batcher{rdb: rdb, queue: make(chan *call, batchQueue)}
+	b := &batcher{rdb: rdb, queue: make(chan *call, batchQueue)}
+	b.exec = b.execAll
+	return b
 }
 
 // run sends what is queued until ctx is done. Several may run side by side.
@@ -75,7 +79,8 @@ func (b *batcher) collect(batch []*call) []*call {
 	return batch
 }
 
-func (b *batcher) exec(ctx context.Context, batch []*call) {
+// execAll runs a batch in one pipeline.
+func (b *batcher) execAll(ctx context.Context, batch []*call) {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
 	pipe := b.rdb.Pipeline()
@@ -105,14 +110,19 @@ func (b *batcher) resend(ctx context.Context, calls []*call) {
 	}
 	pipe := b.rdb.Pipeline()
 	for _, c := range calls {
-		c.cmd = redis.NewCmd(ctx, c.script.args("EVAL", c.script.source, c.keys, c.argv)...)
-		c.cmd.SetFirstKeyPos(3)
+		c.whole(ctx)
 		_ = pipe.Process(ctx, once{c.cmd})
 	}
 	_, _ = pipe.Exec(ctx)
 	for _, c := range calls {
 		close(c.done)
 	}
+}
+
+// whole has the script's source sent, in the place of its name.
+func (c *call) whole(ctx context.Context) {
+	c.cmd = redis.NewCmd(ctx, c.script.args("EVAL", c.script.source, c.keys, c.argv)...)
+	c.cmd.SetFirstKeyPos(3)
 }
 
 // once is a command that the client library must not send again by itself, as

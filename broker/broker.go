@@ -46,6 +46,7 @@ type Broker struct {
 	layout  layout
 	log     *slog.Logger
 	batch   *batcher
+	durable *batcher // for what has to be on a replica
 	lanes   []*lane
 	clock   clock
 	metrics *metrics
@@ -59,6 +60,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Broker {
 		layout:  layout{prefix: cfg.Prefix, lanes: 1, sharded: cluster},
 		log:     cfg.Logger,
 		batch:   newBatcher(rdb),
+		durable: newDurableBatcher(rdb),
 		metrics: newMetrics(cfg.Registerer),
 	}
 	if cluster {
@@ -76,6 +78,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for range batchWorkers * len(b.lanes) {
 		wg.Go(func() { b.batch.run(ctx) })
+		wg.Go(func() { b.durable.run(ctx) })
 	}
 	for _, l := range b.lanes {
 		wg.Go(func() { l.run(ctx) })

@@ -34,6 +34,10 @@ type Publication struct {
 	// key on the same channel in the same scope answers the first id.
 	Key   string
 	Scope string // who counts as the same publisher; no white space
+
+	// Durable has Publish wait for a replica: it fails with ErrNotReplicated if
+	// none has the message in two seconds. It needs a retention.
+	Durable bool
 }
 
 // Publish stores a message and hands it to every node that subscribes to its
@@ -60,7 +64,11 @@ func (b *Broker) publish(ctx context.Context, p Publication) (ID, error) {
 		keys = append(keys, b.layout.key(p.Channel, p.Scope, p.Key))
 	}
 	args := append(make([]any, 0, 8), p.Payload, keyTTL.Milliseconds())
-	reply, err := b.batch.eval(ctx, publishScript, keys, b.storing(args, p.Channel, p.Retention)...)
+	batch := b.batch
+	if p.Durable {
+		batch = b.durable
+	}
+	reply, err := batch.eval(ctx, publishScript, keys, b.storing(args, p.Channel, p.Retention)...)
 	if err != nil {
 		return ID{}, err
 	}

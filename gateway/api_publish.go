@@ -99,8 +99,7 @@ func (g *Gateway) publishAll(elements []json.RawMessage) []any {
 func (g *Gateway) publishOne(channel string, p *publication) any {
 	id, err := g.publish(channel, p.message, p.key, backendScope)
 	if err != nil {
-		return newProblem(http.StatusServiceUnavailable, wire.Unavailable,
-			"not known whether it was published; try again with the same key")
+		return newProblem(http.StatusServiceUnavailable, wire.Unavailable, unpublished(err))
 	}
 	answer := published{Channel: channel}
 	if !id.IsZero() {

@@ -47,6 +47,7 @@ type Class struct {
 	History   History `config:"history"`
 	Subscribe Access  `config:"subscribe" help:"who may subscribe: none, token or any"`
 	Publish   Access  `config:"publish" help:"who may publish: none, token or any"`
+	Durable   bool    `config:"durable" help:"answer a publish only when a replica of Redis has it"`
 	Presence  bool    `config:"presence" help:"tell who is there: presence requests, join and leave"`
 }
 
@@ -111,9 +112,9 @@ func DefaultConfig() Config {
 		DrainDelay:       5 * time.Second,
 		DrainTimeout:     30 * time.Second,
 		Classes: map[string]Class{
-			ClassDefault:   {History{100, 5 * time.Minute}, AccessToken, AccessToken, false},
-			classUser:      {History{1000, 24 * time.Hour}, AccessToken, AccessToken, false},
-			classBroadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone, false},
+			ClassDefault:   {History{100, 5 * time.Minute}, AccessToken, AccessToken, false, false},
+			classUser:      {History{1000, 24 * time.Hour}, AccessToken, AccessToken, false, false},
+			classBroadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone, false, false},
 		},
 		Limits: Limits{
 			FrameSize:         64 << 10,
@@ -164,6 +165,7 @@ func (c Class) validate(m *mistakes, name string) {
 	m.check(name == ClassDefault || validName(name) && len(name) <= 255, "%s: is not the class of any channel", at)
 	m.check(c.History.Size >= 0 && c.History.Size <= 1_000_000, "%s.history.size: must be 0 to 1000000", at)
 	m.check(c.History.Size == 0 || c.History.TTL >= time.Second, "%s.history.ttl: must be at least 1s", at)
+	m.check(!c.Durable || c.History.Size > 0, "%s.durable: needs a history, which history.size has off", at)
 	for _, a := range []struct {
 		name  string
 		value Access

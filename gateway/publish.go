@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"errors"
+
 	"wssgateway/broker"
 	"wssgateway/gateway/wire"
 )
@@ -25,7 +27,7 @@ func (c *conn) publish(r wire.Request) error {
 		event: r.Event, from: g.user, to: r.To, data: r.Data, binary: r.Binary,
 	}, r.Key, inboxOf(g.user))
 	if err != nil {
-		return mistake(wire.Unavailable, "not known whether it was published; try again with the same key")
+		return mistake(wire.Unavailable, unpublished(err))
 	}
 	if r.Ref != "" {
 		o := wire.NewObject("published", r.Ref).Str("channel", channel)
@@ -35,6 +37,14 @@ func (c *conn) publish(r wire.Request) error {
 		c.send(o)
 	}
 	return nil
+}
+
+// unpublished says what is known of a message after an error of publish.
+func unpublished(err error) string {
+	if errors.Is(err, broker.ErrNotReplicated) {
+		return "published, but no replica has it, so that it may still be lost; try again with the same key"
+	}
+	return "not known whether it was published; try again with the same key"
 }
 
 // target returns the channel that a request publishes to.
@@ -59,13 +69,14 @@ const backendScope = "backend"
 func (g *Gateway) publish(channel string, m *message, key, scope string) (broker.ID, error) {
 	ctx, cancel := g.requestContext()
 	defer cancel()
-	history := g.cfg.class(channel).History
+	class := g.cfg.class(channel)
 	id, err := g.broker.Publish(ctx, broker.Publication{
 		Channel:   channel,
 		Payload:   m.payload(),
-		Retention: broker.Retention{Size: history.Size, TTL: history.TTL},
+		Retention: broker.Retention{Size: class.History.Size, TTL: class.History.TTL},
 		Key:       key,
 		Scope:     scope,
+		Durable:   class.Durable,
 	})
 	if err != nil {
 		g.log.Debug("not published", "channel", channel, "error", err)

@@ -5,7 +5,11 @@
 -- Returns {id, 1 if the key had been used before or else 0}.
 if KEYS[5] then
   local id = redis.call('GET', KEYS[5])
-  if id then return {id, 1} end
+  if id then
+    -- It is written again: who waits for a replica waits for this, and for all before.
+    redis.call('PEXPIRE', KEYS[5], ARGV[2])
+    return {id, 1}
+  end
 end
 local keys, args = storing(3)
 local id = store(keys, args, ARGV[1])

@@ -42,24 +42,7 @@ func TestNodeThatIsKilled(t *testing.T) {
 	const returning, vanishing = 20, 20
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	l, err := lab.New(ctx, deadNodeConfig)
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"dead", "two", "three"} {
-		n, err := l.AddNode(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := n.AwaitReady(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
+	l := startLab(ctx, t, "dead", "two", "three")
 	dead := l.Nodes[0]
 	watchers := []*watcher{watch(ctx, t, l.Nodes[1], "watcher-2"), watch(ctx, t, l.Nodes[2], "watcher-3")}
 	var back, gone []*visitor
@@ -289,24 +272,7 @@ func TestDrainedNodeLeavesNothing(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	l, err := lab.New(ctx, deadNodeConfig)
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"dead", "two"} {
-		n, err := l.AddNode(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := n.AwaitReady(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
+	l := startLab(ctx, t, "dead", "two")
 	w := watch(ctx, t, l.Nodes[1], "watcher")
 	var moving []*visitor
 	for i := range 20 {
