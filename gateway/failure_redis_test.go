@@ -312,7 +312,9 @@ func TestRedisLosesItsData(t *testing.T) {
 			defer b.stop()
 			p, followers := followed(t, a, b)
 			lose()
+			start := time.Now()
 			awaitFollowers(t, p.acked.Load()+50, followers...)
+			recovered(t, start, "Redis lost its data: "+name)
 			awaitFollowers(t, p.stop(), followers...)
 			for i, f := range followers {
 				f.check(true)
@@ -369,10 +371,13 @@ func TestBlackHole(t *testing.T) {
 	if a.readyz() != http.StatusOK {
 		t.Error("the other node is not ready")
 	}
+	<-time.After(20*time.Second - time.Since(start)) // longer than anything that waits for Redis
 	proxy.Blackhole(false)
+	start = time.Now()
 
 	b.awaitReadyz(t, http.StatusOK)
 	awaitFollowers(t, p.stop(), followers...)
+	recovered(t, start, "a black hole of 20 s")
 	for _, f := range followers {
 		f.check(false)
 		f.checkEnd(stored(t, dialRedis(t, s.Addr()), "deep:1"))

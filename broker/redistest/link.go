@@ -42,8 +42,8 @@ func (l *link) run() {
 		return
 	}
 	var directions sync.WaitGroup
-	directions.Go(func() { l.carry(l.client, l.server) })
-	directions.Go(func() { l.carry(l.server, l.client) })
+	directions.Go(func() { l.carry(l.client, l.server, new(atomic.Bool)) })
+	directions.Go(func() { l.carry(l.server, l.client, &l.proxy.mute) })
 	directions.Wait()
 }
 
@@ -59,11 +59,11 @@ func (l *link) swallow() {
 }
 
 // carry moves bytes from src to dst, each chunk after the latency that was
-// set when it was read.
-func (l *link) carry(src, dst net.Conn) {
+// set when it was read. In a black hole, or if gone says so, they are lost.
+func (l *link) carry(src, dst net.Conn, gone *atomic.Bool) {
 	cable := make(chan chunk, cableLength)
 	var far sync.WaitGroup
-	far.Go(func() { l.deliver(cable, dst) })
+	far.Go(func() { l.deliver(cable, dst, gone) })
 	l.read(src, cable)
 	close(cable)
 	far.Wait()
@@ -97,12 +97,15 @@ func (l *link) put(cable chan<- chunk, c chunk) bool {
 
 // deliver takes chunks off the cable when they are due and writes them to
 // dst, or swallows them. The empty one closes the link.
-func (l *link) deliver(cable <-chan chunk, dst net.Conn) {
+func (l *link) deliver(cable <-chan chunk, dst net.Conn, gone *atomic.Bool) {
 	for c := range cable {
 		if !l.wait(c.due) {
 			continue // closed: let the reader end
 		}
-		lost := c.lost || l.proxy.hole.Load()
+		lost := c.lost || l.proxy.hole.Load() || gone.Load()
+		if lost && gone.Load() {
+			l.halfDead.Store(true) // what follows would make no sense
+		}
 		switch {
 		case len(c.payload) == 0 && lost:
 			l.strand()

@@ -14,6 +14,7 @@ type Proxy struct {
 	ln      net.Listener
 	latency atomic.Int64 // of each direction, in nanoseconds
 	hole    atomic.Bool  // bytes are swallowed
+	mute    atomic.Bool  // those of the server are
 	done    sync.WaitGroup
 
 	mu     sync.Mutex
@@ -59,6 +60,16 @@ func (p *Proxy) SetLatency(d time.Duration) { p.latency.Store(int64(d)) }
 // which one side has gone. The others go on, without what was swallowed.
 func (p *Proxy) Blackhole(on bool) {
 	p.hole.Store(on)
+	if !on {
+		p.closeLinks((*link).stranded)
+	}
+}
+
+// SwallowAnswers has what the server sends lost from now on, as over a link of
+// which the server's side is gone and nobody has said so. When it ends, the links
+// that have lost something are closed.
+func (p *Proxy) SwallowAnswers(on bool) {
+	p.mute.Store(on)
 	if !on {
 		p.closeLinks((*link).stranded)
 	}

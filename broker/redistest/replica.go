@@ -10,7 +10,13 @@ import (
 // synchronised. A Restart makes it a replica of that server again.
 func StartReplica(t testing.TB, of *Server) *Server {
 	t.Helper()
-	host, port, err := net.SplitHostPort(of.Addr())
+	return StartReplicaOf(t, of.Addr())
+}
+
+// StartReplicaOf is StartReplica of the server that is reached at addr.
+func StartReplicaOf(t testing.TB, addr string) *Server {
+	t.Helper()
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatalf("redistest: %v", err)
 	}
