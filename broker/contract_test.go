@@ -80,6 +80,7 @@ func testBroker(t *testing.T, be backend) {
 		{"one channel carries messages with and without id", testMixedClasses},
 		{"what is told of users alternates", testMembers},
 		{"a late member changes nothing", testLateMembers},
+		{"calls are bounded, and trimmed when acknowledged", testCalls},
 	}
 	for _, tt := range tests {
 		t.Run(strings.ReplaceAll(tt.name, " ", "-"), func(t *testing.T) { tt.test(t, startPair(t, be)) })

@@ -19,6 +19,10 @@ var (
 	headSource string
 	//go:embed lua/epoch.lua
 	epochSource string
+	//go:embed lua/call.lua
+	callSource string
+	//go:embed lua/name.lua
+	nameSource string
 	//go:embed lua/member.lua
 	memberSource string
 
@@ -26,6 +30,8 @@ var (
 	headScript    = newScript(headSource)
 	epochScript   = newScript(epochSource)
 	memberScript  = newScript(memberSource)
+	callScript    = newScript(callSource)
+	nameScript    = newScript(nameSource)
 )
 
 func newScript(source string) *script {

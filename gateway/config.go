@@ -38,7 +38,15 @@ type Config struct {
 	Pprof            bool          `config:"pprof" help:"serve /debug/pprof/ on the admin address"`
 
 	Classes map[string]Class `config:"classes" help:"settings by channel class; * stands for the classes not named"`
+	Calls   Calls            `config:"calls"`
 	Limits  Limits           `config:"limits"`
+}
+
+// Calls are the settings of the calls of clients to backends.
+type Calls struct {
+	Timeout time.Duration `config:"timeout" help:"time a backend has to answer a call"`
+	MaxLen  int           `config:"max_len" help:"calls of one stream that may wait to be acknowledged"`
+	Streams int           `config:"streams" help:"streams of calls that may exist"`
 }
 
 // Class is the configuration of all channels of one class (the part of a
@@ -116,6 +124,7 @@ func DefaultConfig() Config {
 			classUser:      {History{1000, 24 * time.Hour}, AccessToken, AccessToken, false, false},
 			classBroadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone, false, false},
 		},
+		Calls: Calls{10 * time.Second, 100_000, 100},
 		Limits: Limits{
 			FrameSize:         64 << 10,
 			MessagesPerSecond: 100,
@@ -156,6 +165,9 @@ func (c *Config) Validate() error {
 	for name, class := range c.Classes {
 		class.validate(&m, name)
 	}
+	m.positive("calls.timeout", c.Calls.Timeout)
+	m.check(c.Calls.MaxLen > 0, "calls.max_len: must be positive")
+	m.check(c.Calls.Streams > 0, "calls.streams: must be positive")
 	c.Limits.validate(&m)
 	return errors.Join(m...)
 }

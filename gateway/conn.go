@@ -55,6 +55,8 @@ type conn struct {
 	welcomed bool       // it has its connected frame
 	farewell *farewell  // nil unless it was asked to move
 
+	calling int // calls without a reply; guarded by calls.mu
+
 	paging sync.Mutex // held while a page of a replay is in memory
 
 	round []byte // owned by the shard's goroutine: what this round has for the connection

@@ -44,6 +44,7 @@ type Gateway struct {
 	wheel    *wheel
 	control  *control
 	presence *presence
+	calls    *calls
 	// rebalances holds one: the last order to move a share of the connections.
 	rebalances chan float64
 	public     http.Handler
@@ -74,6 +75,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		rebalances: make(chan float64, 1),
 	}
 	g.presence = newPresence(g)
+	g.calls = newCalls(g)
 	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
 	g.life, g.end = context.WithCancel(context.Background())
 	var err error
@@ -112,6 +114,7 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	wg.Go(func() { g.hub.run(inner) })
 	wg.Go(func() { g.control.run(inner) })
 	wg.Go(func() { g.presence.run(inner) })
+	wg.Go(func() { g.calls.run(inner) })
 	serving, stopServing := context.WithCancel(inner)
 	defer stopServing()
 	wg.Go(func() { g.rebalancer(serving) })

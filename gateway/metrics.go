@@ -25,6 +25,7 @@ type metrics struct {
 	goaways    map[goawayReason]prometheus.Counter
 	drained    map[drainResult]prometheus.Counter
 	presence   map[presenceChange]prometheus.Counter
+	calls      map[callResult]prometheus.Counter
 	unwritten  prometheus.Gauge
 	replayed   prometheus.Counter
 	replayGaps prometheus.Counter
@@ -71,6 +72,8 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 		drainMoved, drainClosed, drainCut)
 	m.presence = byLabel(f.vec("gateway_presence_changes_total", "Users that came to a channel or left it, as this node wrote.", "change"),
 		presenceJoin, presenceLeave)
+	m.calls = byLabel(f.vec("gateway_calls_total", "Calls of clients to backends, by what became of them.", "result"),
+		callReplied, callOneWay, callTimeout, callFull, callRefused, callUnavailable, callIgnored)
 	m.unwritten = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "gateway_presence_unwritten", Help: "Changes of presence that Redis does not have yet.",
 	})

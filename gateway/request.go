@@ -104,6 +104,7 @@ func (c *conn) dispatch(r wire.Request) error {
 		"presence":    (*conn).presence,
 		"refresh":     (*conn).refresh,
 		"ack":         (*conn).ack,
+		"call":        (*conn).call,
 		"ping":        (*conn).ping,
 		"connect":     (*conn).connect,
 	}[r.Type]

@@ -20,7 +20,7 @@ var helpGroups = []struct {
 }{
 	{"Process", []string{"config", "dev", "log_level", "log_format", "pprof"}},
 	{"Addresses", []string{"listen", "admin_listen", "origins", "trusted_proxies"}},
-	{"Redis and node", []string{"redis", "prefix", "node_name", "events"}},
+	{"Redis and node", []string{"redis", "prefix", "node_name", "lease", "heartbeat", "events"}},
 	{"Tokens and keys", []string{"jwt_secret", "jwt_jwks_url", "issuer", "audience", "api_key"}},
 	{"Connections and sessions", []string{
 		"handshake_timeout", "auth_timeout", "resume_window", "max_age", "compression",

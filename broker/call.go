@@ -1,0 +1,59 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Call is an entry for backends, on the stream <prefix>calls:<Stream>. They read
+// it with consumer groups.
+type Call struct {
+	Stream  string
+	Fields  []string // names and values in turn
+	MaxLen  int      // entries that may wait to be acknowledged
+	Streams int      // streams that may exist
+}
+
+var (
+	// ErrCallsFull is returned by Call if too many entries wait for backends.
+	ErrCallsFull = errors.New("broker: the stream of calls is full")
+	// ErrNoStream is returned by Call for a stream that may not be begun any more.
+	ErrNoStream = errors.New("broker: too many streams of calls")
+)
+
+// callTrimEvery is how often a stream of calls is rid of what every group has
+// acknowledged, as long as entries are added: looking costs as much as adding.
+const callTrimEvery = time.Second
+
+// Call adds an entry. After another error than those above it is not known
+// whether it did.
+func (b *Broker) Call(ctx context.Context, c Call) error {
+	if _, known := b.streams.Load(c.Stream); !known {
+		reply, err := b.batch.eval(ctx, nameScript, []string{b.layout.callStreams()}, c.Stream, c.Streams)
+		if err != nil {
+			return fmt.Errorf("broker: call: %w", err)
+		}
+		if reply != int64(1) {
+			return ErrNoStream
+		}
+		b.streams.Store(c.Stream, nil) // as many as there may be, at the most
+	}
+	args := append(make([]any, 0, 2+len(c.Fields)), c.MaxLen, callTrimEvery.Milliseconds())
+	for _, f := range c.Fields {
+		args = append(args, f)
+	}
+	reply, err := b.batch.eval(ctx, callScript, b.layout.calls(c.Stream), args...)
+	if err != nil {
+		return fmt.Errorf("broker: call: %w", err)
+	}
+	if reply != int64(1) {
+		return ErrCallsFull
+	}
+	return nil
+}
+
+// LiveName returns the pub/sub channel of a channel: what is published there by
+// hand is delivered as a foreign message. In a Cluster it takes SPUBLISH.
+func (b *Broker) LiveName(channel string) string { return b.layout.live(channel) }
