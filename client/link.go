@@ -3,7 +3,9 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -37,6 +39,7 @@ type link struct {
 
 	heard  atomic.Int64 // when something last came, unix nanoseconds
 	goaway chan Goaway  // size 1: the gateway asks once
+	below  io.Closer    // what the WebSocket runs on
 	done   chan struct{}
 	err    error     // why it ended; set before done is closed
 	died   time.Time // the same
@@ -63,7 +66,7 @@ func (c *Client) open(ctx context.Context) (*link, *frame, error) {
 	}
 	l := &link{client: c, born: time.Now(), goaway: make(chan Goaway, 1), done: make(chan struct{})}
 	ws, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{ //nolint:bodyclose // Dial: never for the caller to close
-		HTTPClient:   c.options.HTTPClient,
+		HTTPClient:   c.keeping(&l.below),
 		HTTPHeader:   http.Header{"Authorization": {"Bearer " + t.text}},
 		Subprotocols: []string{wire.Subprotocol},
 		OnPingReceived: func(context.Context, []byte) bool {
@@ -83,6 +86,32 @@ func (c *Client) open(ctx context.Context) (*link, *frame, error) {
 	}
 	return l, f, nil
 }
+
+// keeping returns an HTTP client that keeps what a WebSocket runs on.
+func (c *Client) keeping(below *io.Closer) *http.Client {
+	base := http.DefaultClient
+	if c.options.HTTPClient != nil {
+		base = c.options.HTTPClient
+	}
+	keeping := *base
+	keeping.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		transport := base.Transport
+		if transport == nil {
+			transport = http.DefaultTransport
+		}
+		resp, err := transport.RoundTrip(r)
+		if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+			*below = resp.Body
+		}
+		return resp, err
+	})
+	return &keeping
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // connect sends the connect request and waits for its answer.
 func (l *link) connect(ctx context.Context) (*frame, error) {
@@ -140,6 +169,18 @@ func (l *link) receive() {
 
 func (l *link) hear() { l.heard.Store(time.Now().UnixNano()) }
 
+// served reports whether a connection has served until its session was moved to
+// another one.
+func (l *link) served() bool {
+	select {
+	case <-l.done:
+		var closed *CloseError
+		return errors.As(l.err, &closed) && wire.CloseCode(closed.Code) == wire.CloseMoved
+	default:
+		return true
+	}
+}
+
 // silent returns for how long nothing has come.
 func (l *link) silent() time.Duration { return time.Since(time.Unix(0, l.heard.Load())) }
 
@@ -183,7 +224,7 @@ const leaveTimeout = time.Second
 
 // leave ends the session and the connection, without waiting for long.
 func (l *link) leave() {
-	late := time.AfterFunc(leaveTimeout, func() { _ = l.ws.CloseNow() })
+	late := time.AfterFunc(leaveTimeout, func() { _ = l.below.Close() }) // CloseNow would wait for Close
 	defer late.Stop()
 	if err := l.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
 		l.client.log().Debug("connection not closed in good order", "error", err)

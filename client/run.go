@@ -162,13 +162,7 @@ func (r *runner) move(ctx context.Context) {
 	l, f, err := r.open(ctx)
 	if err == nil {
 		old := r.link
-		alive := true
-		select {
-		case <-old.done:
-			alive = false
-		default:
-		}
-		r.use(l, f, alive)
+		r.use(l, f, old.served())
 		r.links.Go(old.retire)
 		return
 	}
