@@ -87,7 +87,10 @@ func TestDrainHandsClientsOver(t *testing.T) {
 func TestDrainClosesWhoDoesNotMove(t *testing.T) {
 	t.Parallel()
 	const timeout = 6 * time.Second
-	a, b := startTwo(t, func(cfg *gateway.Config) { cfg.DrainDelay, cfg.DrainTimeout = 0, timeout })
+	a, b := startTwo(t, func(cfg *gateway.Config) {
+		cfg.DrainDelay, cfg.DrainTimeout = 0, timeout
+		cfg.AuthTimeout = time.Minute // who never connects is the drain's to close
+	})
 	for i := range 5 { // they never read
 		a.connectBare(t, fmt.Sprintf("frozen%d", i), "")
 	}
