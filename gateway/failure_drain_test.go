@@ -196,7 +196,7 @@ func TestRebalanceAsksAShareToMove(t *testing.T) {
 		t.Fatalf("%d %v", status, answer)
 	}
 	var wg sync.WaitGroup
-	var asked, left atomic.Int32
+	var asked, closed, left atomic.Int32
 	for _, c := range connected {
 		wg.Go(func() {
 			c.send(`{"type":"ping"}`)
@@ -207,14 +207,15 @@ func TestRebalanceAsksAShareToMove(t *testing.T) {
 			case f.str("type") == "goaway" && f.str("reason") == "rebalance":
 				asked.Add(1)
 				c.expectClose(1012) // it does not move
+				closed.Add(1)
 			default:
 				t.Errorf("got %v", f)
 			}
 		})
 	}
 	await(t, func() error {
-		if n := a.ended("rebalance"); n != 6 {
-			return fmt.Errorf("%v have gone", n)
+		if n := closed.Load(); n != 6 {
+			return fmt.Errorf("%d have been closed", n)
 		}
 		return nil
 	})
@@ -222,7 +223,7 @@ func TestRebalanceAsksAShareToMove(t *testing.T) {
 		c.conn.CloseNow()
 	}
 	wg.Wait()
-	if asked.Load() != 6 || left.Load() != 14 {
+	if asked.Load() != 6 || left.Load() != 14 || a.ended("rebalance") != 6 {
 		t.Errorf("%d were asked, %d were not", asked.Load(), left.Load())
 	}
 	for path, want := range map[string]int{

@@ -281,9 +281,11 @@ func TestRedisAway(t *testing.T) {
 	}
 
 	s.Restart()
+	back := time.Now()
 	a.awaitReadyz(t, http.StatusOK)
 	b.awaitReadyz(t, http.StatusOK)
 	awaitFollowers(t, p.acked.Load()+10, followers...)
+	recovered(t, back, "Redis was restarted with its data")
 	awaitFollowers(t, p.stop(), followers...)
 	for _, f := range followers {
 		f.check(false)
