@@ -88,8 +88,11 @@ func TestFlushIsToldOnChannelWithoutMessages(t *testing.T) {
 	id := n.publish(t, "room", "y", keep)
 	events := r.waitFor(t, id)
 	checkStory(t, events, []ID{id})
+	if events[0].Payload == "x" { // it was on its way, and came before the loss was noticed
+		events = events[1:]
+	}
 	if len(events) != 2 {
-		t.Errorf("%d events, want a reset and a message", len(events))
+		t.Errorf("%d events, want a reset and a message: %+v", len(events), events)
 	}
 }
 

@@ -143,6 +143,11 @@ func (r *trial) finish(t testing.TB, losses int) {
 		told, idle := resets(events), r.idle[i]
 		if told != losses {
 			t.Errorf("node %d: %d resets, want %d", i, told, losses)
+			for j, e := range events {
+				if e.reset {
+					t.Logf("node %d: reset to %s after %+v, before %+v", i, e.ID, events[max(j-1, 0)], events[min(j+1, len(events)-1)])
+				}
+			}
 		}
 		if losses > 0 { // that come fast may be seen as one where nothing happens
 			idle.wait(t, "an idle channel is reset", func(events []event) bool { return resets(events) > 0 })

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"wssgateway/gateway/wire"
 )
 
 // connectRequest returns what the client says of itself on a new connection.
@@ -84,7 +86,7 @@ func (c *Client) stand(channel string, st standing, asked map[string]string) fun
 // addOwn adds a subscription that the gateway has made.
 func (c *Client) addOwn(channel string) *Subscription {
 	h := c.options.Other
-	if channel == "user:"+c.user {
+	if channel == wire.Inbox(c.user) {
 		h = c.options.Inbox
 	}
 	s := &Subscription{client: c, channel: channel, handler: h, own: true}

@@ -263,6 +263,6 @@ func (c *Client) Ack(ctx context.Context, id string) error {
 	if err := c.AwaitConnected(ctx); err != nil {
 		return err
 	}
-	_, err := c.do(ctx, outgoing{Type: "ack", Channel: "user:" + c.User(), ID: id}, true)
+	_, err := c.do(ctx, outgoing{Type: "ack", Channel: wire.Inbox(c.User()), ID: id}, true)
 	return err
 }

@@ -11,7 +11,7 @@ func (c *conn) ack(r wire.Request) error {
 	if err := checkChannel(r.Channel); err != nil {
 		return err
 	}
-	if r.Channel != inboxOf(c.session.User) {
+	if r.Channel != wire.Inbox(c.session.User) {
 		return mistake(wire.BadRequest, "channel: only the own inbox can be acknowledged")
 	}
 	if c.session.Device == "" {
@@ -36,7 +36,7 @@ func (c *conn) ack(r wire.Request) error {
 // goOnFromAck has the inbox replayed from where the device has read it, unless
 // the client says from where itself.
 func (c *conn) goOnFromAck(claimed session.Claimed, asked map[string]position) {
-	inbox := inboxOf(claimed.Session.User)
+	inbox := wire.Inbox(claimed.Session.User)
 	if claimed.Acked == "" || asked[inbox].given {
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"path"
 	"time"
+
+	"wssgateway/gateway/wire"
 )
 
 // Config is everything an operator can set on a gateway. It is declared here
@@ -97,8 +99,7 @@ type Size int64
 
 // Names with a meaning of their own.
 const (
-	classUser      = "user"      // inboxes: user:<id>
-	classBroadcast = "broadcast" // the one channel every session is subscribed to
+	classUser = "user" // inboxes: wire.Inbox
 	// ClassDefault is the key in Config.Classes of the classes not named there.
 	// It cannot be the class of a channel.
 	ClassDefault = "*"
@@ -122,7 +123,7 @@ func DefaultConfig() Config {
 		Classes: map[string]Class{
 			ClassDefault:   {History{100, 5 * time.Minute}, AccessToken, AccessToken, false, false},
 			classUser:      {History{1000, 24 * time.Hour}, AccessToken, AccessToken, false, false},
-			classBroadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone, false, false},
+			wire.Broadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone, false, false},
 		},
 		Calls: Calls{10 * time.Second, 100_000, 100},
 		Limits: Limits{

@@ -166,7 +166,7 @@ func (c *conn) welcome(ctx context.Context, r wire.Request, claimed session.Clai
 // subscribe to. Channels new to the node are waited for side by side.
 func (c *conn) enterAll(ctx context.Context, asked map[string]position) []outcome {
 	g := c.grant.Load()
-	own := []string{inboxOf(g.user), classBroadcast}
+	own := []string{wire.Inbox(g.user), wire.Broadcast}
 	for _, name := range slices.Concat(own, g.join) {
 		if _, ok := asked[name]; !ok {
 			asked[name] = position{}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"wssgateway/gateway/wire"
 )
 
 // grant is what a token allows its bearer. It does not change.
@@ -19,8 +21,8 @@ type grant struct {
 // maySubscribe reports whether the bearer may subscribe to channel. The own
 // inbox and the broadcast are everybody's; another's inbox is nobody's.
 func (g *grant) maySubscribe(cfg *Config, channel string) bool {
-	if class := classOf(channel); class == classUser || channel == classBroadcast {
-		return channel == inboxOf(g.user) || channel == classBroadcast
+	if class := classOf(channel); class == classUser || channel == wire.Broadcast {
+		return channel == wire.Inbox(g.user) || channel == wire.Broadcast
 	}
 	switch cfg.class(channel).Subscribe {
 	case AccessAny:
@@ -34,7 +36,7 @@ func (g *grant) maySubscribe(cfg *Config, channel string) bool {
 // mayPublish reports whether the bearer may publish to channel. Only backends
 // publish to the broadcast.
 func (g *grant) mayPublish(cfg *Config, channel string) bool {
-	if channel == classBroadcast {
+	if channel == wire.Broadcast {
 		return false
 	}
 	switch cfg.class(channel).Publish {

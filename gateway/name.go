@@ -8,12 +8,6 @@ import (
 	"wssgateway/gateway/wire"
 )
 
-// inboxPrefix begins the name of a user's inbox.
-const inboxPrefix = classUser + ":"
-
-// inboxOf returns the channel that carries what is sent to a user.
-func inboxOf(user string) string { return inboxPrefix + user }
-
 // classOf returns the class of a channel: what comes before the first colon,
 // or all of it.
 func classOf(channel string) string {
@@ -27,7 +21,7 @@ func validChannel(name string) bool {
 }
 
 // validUser reports whether a user has an inbox, and so can be one.
-func validUser(user string) bool { return user != "" && validChannel(inboxOf(user)) }
+func validUser(user string) bool { return user != "" && validChannel(wire.Inbox(user)) }
 
 // validName reports whether name is UTF-8 without what patterns, hash tags and
 // lists give a meaning to.

@@ -25,7 +25,7 @@ func (c *conn) publish(r wire.Request) error {
 	}
 	id, err := c.gw.publish(channel, &message{
 		event: r.Event, from: g.user, to: r.To, data: r.Data, binary: r.Binary,
-	}, r.Key, inboxOf(g.user))
+	}, r.Key, wire.Inbox(g.user))
 	if err != nil {
 		return mistake(wire.Unavailable, unpublished(err))
 	}
@@ -57,7 +57,7 @@ func target(r wire.Request) (string, error) {
 	case !validUser(r.To):
 		return "", mistake(wire.BadRequest, "to: is not the name of a user")
 	}
-	return inboxOf(r.To), nil
+	return wire.Inbox(r.To), nil
 }
 
 // backendScope is where the idempotency keys of backends count. No user's inbox

@@ -121,7 +121,7 @@ func (c *conn) unsubscribe(r wire.Request) error {
 	if err := checkChannel(r.Channel); err != nil {
 		return err
 	}
-	if own := c.grant.Load().user; r.Channel == inboxOf(own) || r.Channel == classBroadcast {
+	if own := c.grant.Load().user; r.Channel == wire.Inbox(own) || r.Channel == wire.Broadcast {
 		return mistake(wire.Forbidden, "every session is subscribed to this channel")
 	}
 	var reply *wire.Object

@@ -11,6 +11,7 @@ import (
 
 	"wssgateway/client"
 	"wssgateway/examples/lab"
+	"wssgateway/gateway/wire"
 )
 
 // member is one client, and what happened to it.
@@ -44,7 +45,7 @@ type got struct {
 func newMember(w *world, i int) (*member, error) {
 	m := &member{user: fmt.Sprint("user-", i), got: make(map[string][]got)}
 	rooms := []string{w.room(i), w.room(i*7 + 1)}
-	m.channels = append([]string{"user:" + m.user}, rooms...)
+	m.channels = append([]string{wire.Inbox(m.user)}, rooms...)
 	h := client.Handler{Message: m.message, Gap: func(string, string) { m.gapsTold++ }}
 	var err error
 	m.client, err = client.New("ws://gateway/ws", client.Options{

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"wssgateway/examples/lab"
+	"wssgateway/gateway/wire"
 )
 
 // world is a scenario while it runs.
@@ -91,7 +92,7 @@ func (w *world) room(i int) string { return fmt.Sprint("room:", i%max(1, w.scena
 func (w *world) randomChannel() string {
 	i := rand.N(w.scenario.clients)
 	if rand.N(4) == 0 {
-		return "user:" + w.members[i].user
+		return wire.Inbox(w.members[i].user)
 	}
 	return w.room(i)
 }

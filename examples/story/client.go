@@ -13,6 +13,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"wssgateway/examples/lab"
+	"wssgateway/gateway/wire"
 )
 
 // client is a user's WebSocket client. It keeps what it received, and the
@@ -59,7 +60,7 @@ func (c *client) resume(ctx context.Context, g *lab.Node) error {
 		return err
 	}
 	query := url.Values{"access_token": {token}, "session": {c.session}}
-	for _, channel := range []string{room, "user:" + c.user} {
+	for _, channel := range []string{room, wire.Inbox(c.user)} {
 		if last := c.last(channel); last != "" {
 			channel += "@" + last
 		}
@@ -137,7 +138,7 @@ func (c *client) tell(ctx context.Context, to string, n int) error {
 func (c *client) awaitNotes(ctx context.Context, n int) error {
 	for {
 		c.mu.Lock()
-		notes := slices.Clone(c.received["user:"+c.user])
+		notes := slices.Clone(c.received[wire.Inbox(c.user)])
 		c.mu.Unlock()
 		for i, m := range notes {
 			if string(m.Data) != fmt.Sprint(i) {

@@ -10,6 +10,12 @@ const Subprotocol = "gateway.v1"
 // (browsers cannot set headers).
 const TokenSubprotocol = "bearer."
 
+// Broadcast is the channel that every session is subscribed to.
+const Broadcast = "broadcast"
+
+// Inbox returns the channel of what is sent to a user.
+func Inbox(user string) string { return "user:" + user }
+
 // Code says what went wrong, in error frames and in problem documents.
 type Code string
 
