@@ -1,9 +1,7 @@
 package gateway
 
 import (
-	"bufio"
 	"errors"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,8 +14,8 @@ import (
 	"wssgateway/gateway/wire"
 )
 
-// accept is the handler of /ws. When it returns, the connection lives on its
-// own and nothing of HTTP is kept.
+// accept is the handler of /ws. Its goroutine serves the connection until that
+// is at rest; then nothing of HTTP is kept.
 func (g *Gateway) accept(gc *gin.Context) {
 	if g.refusing() {
 		gc.Header("Retry-After", strconv.Itoa(jitteredRetry()))
@@ -36,21 +34,19 @@ func (g *Gateway) accept(gc *gin.Context) {
 	c.socket.limit = int(g.cfg.Limits.Outbox)
 	c.socket.owner = c
 	c.socket.seen = &g.wheel.now
-	ws, err := websocket.Accept(&upgrade{gc.Writer, &c.socket}, gc.Request, &websocket.AcceptOptions{
+	err := g.codecs.accept(gc.Writer, gc.Request, &c.socket, &websocket.AcceptOptions{
 		Subprotocols:   []string{wire.Subprotocol},
 		OriginPatterns: g.cfg.Origins,
 	})
 	if err != nil {
 		g.log.Debug("handshake refused", "ip", c.ip, "error", err)
-		return // Accept has answered
+		return // it was answered
 	}
-	ws.SetReadLimit(int64(g.cfg.Limits.FrameSize))
-	c.ws = ws
 	if !g.conns.add(c) {
-		_ = ws.CloseNow() // the node has stopped since it was asked above
+		c.socket.cut() // the node has stopped since it was asked above
 		return
 	}
-	go c.start()
+	c.start()
 }
 
 // refusal is why a handshake is refused.
@@ -157,31 +153,4 @@ func queryConnect(q url.Values) (*wire.Request, error) {
 		request.Channels[name] = since
 	}
 	return request, nil
-}
-
-// upgrade gives the library the socket in the place of the connection it
-// hijacks, and buffers that hold no more than a header: the socket reads ahead.
-type upgrade struct {
-	gin.ResponseWriter
-	socket *socket
-}
-
-// libraryBuffer is the least that package bufio allows.
-const libraryBuffer = 16
-
-// Hijack implements http.Hijacker.
-func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	nc, rw, err := u.ResponseWriter.Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	early, _ := rw.Peek(rw.Reader.Buffered()) // frames that came with the handshake
-	if err := u.socket.adopt(nc, early); err != nil {
-		_ = nc.Close()
-		return nil, nil, err
-	}
-	return u.socket, bufio.NewReadWriter(
-		bufio.NewReaderSize(u.socket, libraryBuffer),
-		bufio.NewWriterSize(u.socket, libraryBuffer),
-	), nil
 }

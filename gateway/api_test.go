@@ -282,6 +282,7 @@ func TestAPIUsers(t *testing.T) {
 	for _, user := range []string{"alice", "a/b", "a+b@example.com", "é ø"[:2], "50%", "a#b?c", "..", "a%2Fb", "user:x", `"q"\`} {
 		c := a.dial(t, query("access_token", token(user, claims{"client": "mobile"}), "device", `my "phone" é`, "channel", "room:1"))
 		hello := c.expect("connected")
+		<-time.After(2 * time.Millisecond) // they are listed by the millisecond at which they came
 		d, other := b.connect(t, user, "")
 		await(t, func() error {
 			f := b.user(t, user)

@@ -22,24 +22,31 @@ import (
 
 // conn is one WebSocket connection.
 //
-// At rest it has one goroutine, in park, whose stack has never grown. When a
-// frame comes, that goroutine reads and handles it, and what else has come, and
-// leaves waiting to a fresh one. Everything else that has to do with the
-// connection happens elsewhere: the hub writes to it, the wheel pings it.
+// At rest it has no goroutine: the poller tells when there is something to read.
+// Pings and pongs, which come as long as nothing else does, the poller's goroutine
+// takes in; for a frame, one of the crew reads and handles it, and what else has
+// come. Everything else that has to do with the connection happens elsewhere: the
+// hub writes to it, the wheel pings it.
 type conn struct {
 	// Static after accept.
 	gw    *Gateway
-	ws    *websocket.Conn
 	shard *shard
 	ip    string
 
-	socket socket
-	timer  timed
+	socket     socket
+	timer      timed
+	watched    bool  // by the poller; else park waits
+	descriptor int32 // if watched
+
+	// wakes is 0 at rest. Whoever takes it from there reads, and what comes
+	// meanwhile only adds to it.
+	wakes atomic.Int32
 
 	// Owned by the goroutine that reads.
 	hello     *hello // what the handshake said; nil once connected
 	limiter   limiter
-	badFrames int // in a row
+	badFrames int   // in a row
+	readErr   error // why nothing more will come
 
 	deadline atomic.Int32 // tick at which the present phase must be over; 0: none
 	age      atomic.Int32 // tick at which it is to be asked to move; 0: never
@@ -76,49 +83,81 @@ func (c *conn) start() {
 	c.socket.heard.Store(c.gw.wheel.now.Load())
 	c.setDeadline(c.gw.cfg.AuthTimeout)
 	c.rearm()
+	c.wakes.Store(1)
+	c.watched = c.shard.poller.add(c)
 	if request := c.hello.connect; request != nil {
 		c.request(*request, nil)
 	}
 	c.serve()
 }
 
-// park waits for the next frame. Pongs, which come as long as nothing else does,
-// are taken in here.
-func (c *conn) park() {
+// ready is told by the poller that there is something to read, or never will be.
+func (c *conn) ready() {
+	if c.wakes.Add(1) == 1 && c.look() {
+		c.gw.crew.serve(c)
+	}
+}
+
+// look takes in what has come, without waiting. It reports whether there is a
+// frame to be handled, or the end; if not, the connection is at rest.
+func (c *conn) look() bool {
 	for {
-		if err := c.socket.wait(); err != nil {
-			c.finish(err)
-			return
+		before := c.wakes.Load()
+		came, err := c.socket.readNow()
+		if c.readErr = err; err != nil || c.socket.next() {
+			return true
 		}
-		if c.socket.next() {
-			c.serve()
-			return
+		if !came && c.wakes.CompareAndSwap(before, 0) {
+			return false
 		}
 	}
 }
 
-// serve reads and handles what has come, then rests.
+// serve reads and handles what has come, until the connection is at rest.
 func (c *conn) serve() {
-	for c.socket.next() {
-		if err := c.readMessage(); err != nil {
-			c.finish(err)
+	for c.readErr == nil {
+		for c.socket.next() {
+			if err := c.readMessage(); err != nil {
+				c.finish(err)
+				return
+			}
+		}
+		if !c.watched {
+			go c.park()
+			return
+		}
+		if !c.look() {
 			return
 		}
 	}
-	go c.park()
+	c.finish(c.readErr)
+}
+
+// park waits for the next frame where there is no poller: in a goroutine whose
+// stack has never grown.
+func (c *conn) park() {
+	for c.readErr == nil && !c.socket.next() {
+		c.readErr = c.socket.wait()
+	}
+	c.gw.crew.serve(c)
+}
+
+// cut closes the connection. Nobody reads at rest, so somebody must see to its
+// end.
+func (c *conn) cut() {
+	c.socket.cut()
+	if c.watched {
+		c.ready()
+	}
 }
 
 // messageBufs are for messages while they are read and handled.
 var messageBufs = sync.Pool{New: func() any { b := make([]byte, 4096); return &b }}
 
 func (c *conn) readMessage() error {
-	kind, r, err := c.ws.Reader(context.Background())
-	if err != nil {
-		return err
-	}
 	buf := messageBufs.Get().(*[]byte)
 	defer messageBufs.Put(buf)
-	message, err := readAll(r, buf)
+	kind, message, err := c.nextMessage(buf)
 	if err != nil {
 		return err
 	}
@@ -132,6 +171,22 @@ func (c *conn) readMessage() error {
 	}
 	c.handle(kind == websocket.MessageBinary, message)
 	return nil
+}
+
+// nextMessage reads a message into buf, which grows as it must.
+func (c *conn) nextMessage(buf *[]byte) (websocket.MessageType, []byte, error) {
+	k := c.gw.codecs.lend(&c.socket)
+	kind, r, err := k.ws.Reader(context.Background())
+	var message []byte
+	if err == nil {
+		message, err = readAll(r, buf)
+	}
+	if err != nil {
+		k.drop()
+		return 0, nil, err
+	}
+	c.gw.codecs.back(k)
+	return kind, message, nil
 }
 
 // readAll reads r to its end into buf, which grows as it must.
@@ -170,7 +225,7 @@ func (c *conn) fail(why cause) bool {
 		}
 		c.rearm()
 	} else {
-		c.socket.cut()
+		c.cut()
 	}
 	go c.teardown(why)
 	return true
@@ -187,7 +242,8 @@ func (c *conn) finish(err error) {
 	} else if c.ended.CompareAndSwap(nil, &why) {
 		c.teardown(why)
 	}
-	_ = c.ws.CloseNow() // closes the socket, once that has sent what is in its outbox
+	c.shard.poller.remove(c)
+	_ = c.socket.Close() // once it has sent what is in its outbox
 	c.part()
 	if c.socket.idle() {
 		c.gw.wheel.cancel(&c.timer)
@@ -334,7 +390,7 @@ func (c *conn) onTimer() {
 	switch d := c.deadline.Load(); {
 	case c.ended.Load() != nil:
 		if now >= d {
-			c.socket.cut() // the peer has had its time to answer the close frame
+			c.cut() // the peer has had its time to answer the close frame
 			return
 		}
 	case d != 0 && now >= d && g == nil:

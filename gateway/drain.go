@@ -68,7 +68,7 @@ func (g *Gateway) drain() {
 	left := g.conns.snapshot()
 	g.end()
 	for _, c := range left {
-		c.socket.cut()
+		c.cut()
 	}
 	g.conns.awaitNone()
 	moved := len(all) - max(closed, len(left))

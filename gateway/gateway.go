@@ -40,6 +40,8 @@ type Gateway struct {
 	metrics  *metrics
 	verifier *verifier
 	hub      *hub
+	codecs   codecs
+	crew     *crew
 	conns    *conns
 	wheel    *wheel
 	control  *control
@@ -69,16 +71,20 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		log:        deps.Logger,
 		metrics:    m,
 		verifier:   newVerifier(&cfg),
-		hub:        newHub(deps.Broker, m, deps.Logger),
+		codecs:     codecs{readLimit: int64(cfg.Limits.FrameSize)},
+		crew:       newCrew(),
 		conns:      conns,
 		wheel:      new(wheel),
 		rebalances: make(chan float64, 1),
 	}
-	g.presence = newPresence(g)
 	g.calls = newCalls(g)
 	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
 	g.life, g.end = context.WithCancel(context.Background())
 	var err error
+	if g.hub, err = newHub(deps.Broker, m, deps.Logger); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	g.presence = newPresence(g)
 	if g.public, err = g.publicHandler(deps.Console); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
@@ -110,6 +116,7 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stopInner()
+	defer g.crew.stop()
 	wg.Go(func() { g.wheel.run(inner) })
 	wg.Go(func() { g.hub.run(inner) })
 	wg.Go(func() { g.control.run(inner) })

@@ -30,12 +30,16 @@ type hub struct {
 	channels map[string]*channel
 }
 
-func newHub(b *broker.Broker, m *metrics, log *slog.Logger) *hub {
+func newHub(b *broker.Broker, m *metrics, log *slog.Logger) (*hub, error) {
 	h := &hub{broker: b, metrics: m, log: log, channels: make(map[string]*channel)}
 	for range runtime.GOMAXPROCS(0) {
-		h.shards = append(h.shards, newShard(h))
+		p, err := newPoller()
+		if err != nil {
+			return nil, err
+		}
+		h.shards = append(h.shards, newShard(h, p))
 	}
-	return h
+	return h, nil
 }
 
 // run runs the shards until ctx is done.
@@ -43,6 +47,7 @@ func (h *hub) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, s := range h.shards {
 		wg.Go(func() { s.run(ctx) })
+		wg.Go(func() { s.poller.run(ctx) })
 	}
 	wg.Wait()
 }

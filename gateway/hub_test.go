@@ -21,9 +21,13 @@ import (
 )
 
 // shardOfTest returns a shard that nobody runs, of a hub without a broker.
-func shardOfTest() *shard {
+func shardOfTest(t testing.TB) *shard {
 	m := newMetrics(prometheus.NewRegistry(), func() int { return 0 })
-	return newShard(newHub(nil, m, slog.New(slog.DiscardHandler)))
+	h, err := newHub(nil, m, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newShard(h, nil)
 }
 
 // connOn returns a connection of a shard that is nothing but a socket.
@@ -68,7 +72,7 @@ func TestHeldMember(t *testing.T) {
 		{"a reset, then too much", "5 r9 x x x", at, []string{"reset 9"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, ch := shardOfTest(), &channel{name: "room:1", history: true}
+			s, ch := shardOfTest(t), &channel{name: "room:1", history: true}
 			nc, peer := socketPair(t)
 			defer peer.Close()
 			c := connOn(t, s, nc, 400)
@@ -113,7 +117,7 @@ func TestHeldMember(t *testing.T) {
 // TestNothingComesAfterLeave: once a member has left, its replay sends nothing,
 // also if it was about to.
 func TestNothingComesAfterLeave(t *testing.T) {
-	s := shardOfTest()
+	s := shardOfTest(t)
 	nc, peer := net.Pipe()
 	c := connOn(t, s, nc, 1<<20)
 	m := &member{conn: c, channel: &channel{name: "room:1"}}
@@ -133,7 +137,7 @@ func TestNothingComesAfterLeave(t *testing.T) {
 // TestReplaysShareTheOutbox: many replays at once wait for each other, they do
 // not fill the outbox together.
 func TestReplaysShareTheOutbox(t *testing.T) {
-	s := shardOfTest()
+	s := shardOfTest(t)
 	nc, peer := socketPair(t)
 	const replays, chunk = 64, 100 << 10
 	c := connOn(t, s, nc, 2*chunk)
@@ -153,7 +157,7 @@ func TestReplaysShareTheOutbox(t *testing.T) {
 
 // TestMembersOfAChannel goes through joining and leaving in one round.
 func TestMembersOfAChannel(t *testing.T) {
-	s, ch, other := shardOfTest(), &channel{name: "room:1"}, &channel{name: "room:2"}
+	s, ch, other := shardOfTest(t), &channel{name: "room:1"}, &channel{name: "room:2"}
 	var members []*member
 	var peers []net.Conn
 	for range 3 {
@@ -203,7 +207,7 @@ func shardOfMany(t testing.TB, n int) (*shard, *channel) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { null.Close() })
-	s, ch := shardOfTest(), &channel{name: "room:1", history: true}
+	s, ch := shardOfTest(t), &channel{name: "room:1", history: true}
 	for range n {
 		c := connOn(t, s, nullConn{f: null}, 1<<20)
 		s.members[ch] = append(s.members[ch], &member{conn: c, channel: ch})
@@ -231,7 +235,7 @@ func TestDeliveryDoesNotAllocate(t *testing.T) {
 // TestShardBoundsWhatWaits: whoever brings more than that waits.
 func TestShardBoundsWhatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ch := shardOfTest(), &channel{name: "room:1"}
+		s, ch := shardOfTest(t), &channel{name: "room:1"}
 		s.enqueue(item{kind: itemFrame, channel: ch, frame: make([]byte, queueLimit+1)})
 		waits := true
 		go func() { s.enqueue(frameItem(ch, 1)); waits = false }()
@@ -273,7 +277,7 @@ func TestReplayedPage(t *testing.T) {
 		{"there was none, but there are newer ones", "5<9", true, nil, 8},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := shardOfTest()
+			s := shardOfTest(t)
 			nc, peer := socketPair(t)
 			defer peer.Close()
 			c := connOn(t, s, nc, 1<<20)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"sync"
 
@@ -82,35 +83,68 @@ func (s *socket) discard() {
 	}
 }
 
-// wait is fill for a connection at rest: it holds no buffer while it waits, if
-// that can be, and needs little stack.
+// wait is fill for a goroutine whose stack is to stay small. It holds no buffer
+// while it waits, if that can be.
 func (s *socket) wait() error {
 	if s.raw == nil {
 		return s.fill()
 	}
-	if err := s.raw.Read(s.poll); err != nil {
-		return err
-	}
-	return s.pollErr
+	var failed error
+	err := s.raw.Read(func(fd uintptr) bool {
+		var came bool
+		came, failed = s.readFrom(fd)
+		return came || failed != nil
+	})
+	return errors.Join(err, failed)
 }
 
-// readReady reads what is there. It reports false to be called again once
-// there is something.
-func (s *socket) readReady(fd uintptr) bool {
+// readNow reads what is there, and reports whether that is anything.
+func (s *socket) readNow() (bool, error) {
+	r := rawReads.Get().(*rawRead)
+	r.socket = s
+	err := s.raw.Read(r.do)
+	came, failed := r.came, r.err
+	*r = rawRead{do: r.do}
+	rawReads.Put(r)
+	if err == nil {
+		err = failed
+	}
+	return came, err
+}
+
+// rawRead is one read through a RawConn. It is pooled with the closure that
+// RawConn wants, so that a read allocates nothing.
+type rawRead struct {
+	socket *socket
+	came   bool
+	err    error
+	do     func(uintptr) bool // r.read, made once
+}
+
+var rawReads = sync.Pool{New: func() any {
+	r := new(rawRead)
+	r.do = r.read
+	return r
+}}
+
+func (r *rawRead) read(fd uintptr) bool {
+	r.came, r.err = r.socket.readFrom(fd)
+	return true
+}
+
+// readFrom is one read(2).
+func (s *socket) readFrom(fd uintptr) (came bool, err error) {
 	n, err := readNow(fd, s.room())
 	switch {
 	case n > 0:
 		s.took(n)
 	case err == nil:
-		s.pollErr = io.EOF
+		err = io.EOF
 	case wouldBlock(err):
-		s.release()
-		return false
-	default:
-		s.pollErr = err
+		err = nil
 	}
 	s.release()
-	return true
+	return n > 0, err
 }
 
 // next handles the pings and pongs that have come, and reports whether a frame

@@ -39,7 +39,8 @@ type item struct {
 // Nothing waits for a timer: idle, a message leaves at once; under load, rounds
 // grow by themselves.
 type shard struct {
-	hub *hub
+	hub    *hub
+	poller *poller
 
 	mu     sync.Mutex // guards what follows
 	queue  []item
@@ -68,9 +69,9 @@ type round struct {
 // meanwhile Redis keeps what comes.
 const queueLimit = 32 << 20
 
-func newShard(h *hub) *shard {
+func newShard(h *hub, p *poller) *shard {
 	s := &shard{
-		hub: h, wake: make(chan struct{}, 1),
+		hub: h, poller: p, wake: make(chan struct{}, 1),
 		members: make(map[*channel][]*member), index: make(map[*channel]int),
 	}
 	s.drains.L = &s.mu

@@ -19,17 +19,15 @@ import (
 // lives as long as the outbox does.
 type socket struct {
 	net.Conn
-	raw   syscall.RawConn    // nil where waiting is the only way: TLS, in memory
-	poll  func(uintptr) bool // s.readReady, made once
-	limit int                // bytes the outbox may hold
+	raw   syscall.RawConn // nil where waiting is the only way: TLS, in memory
+	limit int             // bytes the outbox may hold
 	owner socketOwner
 	seen  *atomic.Int32 // ticks of the wheel
 	heard atomic.Int32  // the tick at which something was last read
 
 	// Owned by the goroutine that reads.
-	in      *inbuf // nil while empty
-	left    int64  // bytes of the frame that the library is reading
-	pollErr error
+	in   *inbuf // nil while empty
+	left int64  // bytes of the frame that the library is reading
 
 	// Owned by the library's writer.
 	control []byte // a control frame that is not whole yet
@@ -72,7 +70,6 @@ func (s *socket) adopt(nc net.Conn, early []byte) error {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // one that is broken shows soon enough
 	}
 	s.raw = rawConn(nc)
-	s.poll = s.readReady
 	if len(early) == 0 {
 		return nil
 	}
