@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 
 	"github.com/coder/websocket"
 
@@ -34,13 +33,23 @@ func (l *line) Close() error {
 
 // codecs lends codecs.
 type codecs struct {
-	pool      sync.Pool
+	free      chan *codec
 	readLimit int64 // of a message, in bytes
 }
 
+// freeCodecs is how many are kept for the next message. Every handshake brings
+// one, so there are soon enough, and mostly too many.
+const freeCodecs = 256
+
+func newCodecs(readLimit int64) *codecs {
+	return &codecs{free: make(chan *codec, freeCodecs), readLimit: readLimit}
+}
+
 func (p *codecs) lend(s *socket) *codec {
-	k, ok := p.pool.Get().(*codec)
-	if !ok {
+	var k *codec
+	select {
+	case k = <-p.free:
+	default:
 		k = p.make()
 	}
 	k.line.socket = s
@@ -50,10 +59,15 @@ func (p *codecs) lend(s *socket) *codec {
 // back takes a codec back whose message was read to its end.
 func (p *codecs) back(k *codec) {
 	k.line.socket = nil
-	p.pool.Put(k)
+	select {
+	case p.free <- k:
+	default:
+		k.drop()
+	}
 }
 
-// drop gives up a codec that has seen an error.
+// drop gives up a codec: it has seen an error, or nobody needs it. The library
+// wants to be told, or it would keep it for a finalizer.
 func (k *codec) drop() {
 	k.line.socket = nil
 	_ = k.ws.CloseNow()

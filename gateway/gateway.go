@@ -40,7 +40,7 @@ type Gateway struct {
 	metrics  *metrics
 	verifier *verifier
 	hub      *hub
-	codecs   codecs
+	codecs   *codecs
 	crew     *crew
 	conns    *conns
 	wheel    *wheel
@@ -71,7 +71,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		log:        deps.Logger,
 		metrics:    m,
 		verifier:   newVerifier(&cfg),
-		codecs:     codecs{readLimit: int64(cfg.Limits.FrameSize)},
+		codecs:     newCodecs(int64(cfg.Limits.FrameSize)),
 		crew:       newCrew(),
 		conns:      conns,
 		wheel:      new(wheel),
