@@ -159,7 +159,7 @@ func testRetention(t *testing.T, p pair) {
 func (p pair) checkTTL(t *testing.T, key string, want time.Duration) {
 	t.Helper()
 	got, err := p.b.rdb.PTTL(t.Context(), key).Result()
-	if err != nil || got > want || got < want-patience {
+	if err != nil || got > want+want/100 || got < want-patience { // it is not renewed with every message
 		t.Errorf("%s expires in %v, %v, want %v", key, got, err, want)
 	}
 }

@@ -5,7 +5,7 @@
 --       5 members  hash: session -> <generation> <user>
 --       6 users    hash: user -> number of sessions
 -- ARGV  1 'enter' or 'leave', 2 session, 3 user, 4 generation,
---       5 payload of the message that tells, 6... see storing
+--       5 payload of the message that tells, 6... see store
 -- Returns 1 if the user has come or gone, else 0.
 local session, user = ARGV[2], ARGV[3]
 local member = redis.call('HGET', KEYS[5], session)
@@ -22,6 +22,5 @@ else
   if redis.call('HINCRBY', KEYS[6], known, -1) > 0 then return 0 end
   redis.call('HDEL', KEYS[6], known)
 end
-local keys, args = storing(6)
-store(keys, args, ARGV[5])
+store(6, ARGV[5])
 return 1

@@ -1,13 +1,9 @@
 -- Shared by the scripts of this folder, put in front of each.
 
--- next_id returns the id of a message stored now that comes after last. The
--- clock is Redis's own; where it went back, the sequence number goes on.
-local function next_id(last)
-  local t = redis.call('TIME')
-  local ms = t[1] * 1000 + math.floor(t[2] / 1000)
-  local last_ms, last_seq = string.match(last, '^(%d+)-(%d+)')
-  if ms > tonumber(last_ms) then return string.format('%.0f-0', ms) end
-  return string.format('%s-%.0f', last_ms, tonumber(last_seq) + 1)
+-- following returns the id that follows on last in the same millisecond.
+local function following(last)
+  local ms, seq = string.match(last, '^(%d+)-(%d+)')
+  return ms .. '-' .. string.format('%.0f', seq + 1)
 end
 
 -- newer returns the greater of two ids.
@@ -27,8 +23,8 @@ end
 local function ensure_epoch(key, known)
   local epoch = redis.call('GET', key)
   if not epoch then
-    local ms = string.match(next_id('0-0'), '^%d+')
-    epoch = string.format('%.0f-0', ms + 1) .. (known == '' and ' first' or ' lost')
+    local t = redis.call('TIME')
+    epoch = t[1] * 1000 + math.floor(t[2] / 1000) + 1 .. '-0' .. (known == '' and ' first' or ' lost')
     redis.call('SET', key, epoch)
   end
   local id, kind = string.match(epoch, '^(%S+) (%S+)')
@@ -51,29 +47,49 @@ local function last_id(stream, meta, epoch, known)
   return kind == 'lost' and id or '0-0'
 end
 
--- store stores one message and hands it to every subscribed node. Keys and args
--- are tables: keys stream, meta, epoch and live (the pub/sub channel); args keep
--- (messages), slack (how many more before trimming), ttl and meta_ttl (ms),
--- command (PUBLISH or SPUBLISH), known (the epoch the node knows) and floor (the
--- newest id the node has seen). It returns the id.
-local function store(keys, args, payload)
-  local prev = last_id(keys.stream, keys.meta, keys.epoch, args.known)
-  local id = next_id(newer(prev, args.floor))
-  redis.call('XADD', keys.stream, id, 'p', prev, 'm', payload)
-  if redis.call('XLEN', keys.stream) > args.keep + args.slack then
-    redis.call('XTRIM', keys.stream, 'MAXLEN', args.keep)
+-- next_id returns the id of a message stored now, which comes after prev and after
+-- floor: id, if the clock has not gone back and this is the first in its
+-- millisecond. With 13 digits of ms, as there are until the year 2286, the texts
+-- tell, which costs a fraction of parsing them.
+local function next_id(id, prev, floor)
+  if string.byte(prev, 14) == 45 and string.byte(floor, 14) == 45 then
+    if id > prev then return id > floor and id or following(floor) end
+    if id > floor then return following(prev) end
   end
-  redis.call('PEXPIRE', keys.stream, args.ttl)
-  redis.call('SET', keys.meta, id, 'PX', args.meta_ttl)
-  local t = redis.call('TIME')
-  redis.call(args.command, keys.live, string.format('\1%s %s %.0f\n', id, prev, t[1] * 1000000 + t[2]) .. payload)
-  return id
+  local last = newer(prev, floor)
+  return newer(id, last) == last and following(last) or id
 end
 
--- storing returns the keys and args of store from those that a script was given:
--- KEYS from 1, ARGV from the number on.
-local function storing(at)
-  return {stream = KEYS[1], meta = KEYS[2], epoch = KEYS[3], live = KEYS[4]},
-    {keep = ARGV[at], slack = ARGV[at + 1], ttl = ARGV[at + 2], meta_ttl = ARGV[at + 3],
-      command = ARGV[at + 4], known = ARGV[at + 5], floor = ARGV[at + 6]}
+-- A meta is the id of a channel's last message, with what its stream is due:
+--   <id> <messages stored since it was trimmed> <ms at which its expiry is renewed>
+-- so that most messages pay for neither. What is missing is due now.
+
+-- store stores one message and hands it to every subscribed node. Of the script's
+-- KEYS it takes 1 stream, 2 meta, 3 epoch, 4 live (the pub/sub channel), and of
+-- its ARGV, from at on: messages kept, how many more before trimming, ttl and ttl
+-- of meta (ms), the command (PUBLISH or SPUBLISH), the epoch the node knows, and
+-- floor, the newest id the node has seen. It returns the id.
+local function store(at, payload)
+  local prev, stored, renewal = string.match(redis.call('GET', KEYS[2]) or '', '^(%S+) (%d+) (%d+)$')
+  prev = prev or last_id(KEYS[1], KEYS[2], KEYS[3], ARGV[at + 5])
+  local floor = ARGV[at + 6]
+  local t = redis.call('TIME')
+  local ms = t[1] * 1000 + math.floor(t[2] / 1000)
+  local id = next_id(ms .. '-0', prev, floor)
+  redis.call('XADD', KEYS[1], id, 'p', prev, 'm', payload)
+  stored = stored and stored + 1 or ARGV[at + 1] + 1
+  if stored > ARGV[at + 1] + 0 then
+    redis.call('XTRIM', KEYS[1], 'MAXLEN', ARGV[at])
+    stored = 0
+  end
+  if not renewal or ms >= renewal + 0 then
+    -- A hundredth more than the ttl, as it is renewed no sooner than that.
+    local slack = math.ceil(ARGV[at + 2] / 100)
+    redis.call('PEXPIRE', KEYS[1], ARGV[at + 2] + slack)
+    renewal = ms + slack
+  end
+  redis.call('SET', KEYS[2], id .. ' ' .. stored .. ' ' .. renewal, 'PX', ARGV[at + 3])
+  redis.call(ARGV[at + 4], KEYS[4],
+    '\1' .. id .. ' ' .. prev .. ' ' .. t[1] .. string.format('%06d', t[2]) .. '\n' .. payload)
+  return id
 end

@@ -1,7 +1,7 @@
 -- Stores one message and hands it to every subscribed node.
 --
 -- KEYS  1 stream, 2 meta, 3 epoch, 4 pub/sub channel, 5 idempotency key (may be absent)
--- ARGV  1 payload, 2 ttl of the key (ms), 3... see storing
+-- ARGV  1 payload, 2 ttl of the key (ms), 3... see store
 -- Returns {id, 1 if the key had been used before or else 0}.
 if KEYS[5] then
   local id = redis.call('GET', KEYS[5])
@@ -11,7 +11,6 @@ if KEYS[5] then
     return {id, 1}
   end
 end
-local keys, args = storing(3)
-local id = store(keys, args, ARGV[1])
+local id = store(3, ARGV[1])
 if KEYS[5] then redis.call('SET', KEYS[5], id, 'PX', ARGV[2]) end
 return {id, 0}
