@@ -120,10 +120,12 @@ func (c *conn) own(s *session.Session, g *grant) bool {
 
 // outcome is what became of a channel of a connect request.
 type outcome struct {
-	name  string
-	entry entry
-	code  wire.Code // "" if it was entered
-	acked string    // the position, if it is the device's and not the client's
+	name    string
+	since   position
+	channel *channel // opened, and not entered yet
+	entry   entry
+	code    wire.Code // "" if it was entered
+	acked   string    // the position, if it is the device's and not the client's
 }
 
 // welcome enters all channels of the session, tells where each stands, and then
@@ -175,10 +177,9 @@ func (c *conn) enterAll(ctx context.Context, asked map[string]position) []outcom
 	names := slices.Sorted(maps.Keys(asked))
 	outcomes := make([]outcome, len(names))
 	free := c.gw.cfg.Limits.Subscriptions
-	var wg sync.WaitGroup
 	for i, name := range names {
 		out := &outcomes[i]
-		out.name = name
+		out.name, out.since = name, asked[name]
 		chosen := !slices.Contains(own, name)
 		switch {
 		case !g.maySubscribe(&c.gw.cfg, name):
@@ -189,19 +190,44 @@ func (c *conn) enterAll(ctx context.Context, asked map[string]position) []outcom
 			if chosen {
 				free--
 			}
-			wg.Go(func() { out.enter(ctx, c, asked[name]) })
+			out.channel = c.gw.hub.open(name, c.gw.cfg.class(name))
 		}
 	}
-	wg.Wait()
+	c.enterOpened(ctx, outcomes)
 	return outcomes
 }
 
-func (out *outcome) enter(ctx context.Context, c *conn, p position) {
-	if p.acked {
-		out.acked = p.id.String()
+// enterOpened enters the channels that were opened: those that need Redis side by
+// side.
+func (c *conn) enterOpened(ctx context.Context, outcomes []outcome) {
+	var slow []*outcome
+	for i := range outcomes {
+		switch out := &outcomes[i]; {
+		case out.channel == nil:
+		case out.channel.standsAt(out.since):
+			out.enter(ctx, c)
+		default:
+			slow = append(slow, out)
+		}
+	}
+	var wg sync.WaitGroup
+	for i, out := range slow {
+		if i == len(slow)-1 {
+			out.enter(ctx, c)
+		} else {
+			wg.Go(func() { out.enter(ctx, c) })
+		}
+	}
+	wg.Wait()
+}
+
+func (out *outcome) enter(ctx context.Context, c *conn) {
+	if out.since.acked {
+		out.acked = out.since.id.String()
 	}
 	var err error
-	if out.entry, err = c.enter(ctx, out.name, p); err != nil {
+	if out.entry, err = c.enter(ctx, out.name, out.since, out.channel); err != nil {
 		out.code = wire.Unavailable
 	}
+	out.channel = nil
 }

@@ -111,10 +111,11 @@ func (m *member) got(sent broker.ID, follows bool) {
 	m.sent, m.follows = sent, follows
 }
 
-// join returns a channel, subscribed to in Redis. Each join needs a drop, or the
-// leave of a member. It waits for Redis no longer than ctx.
-func (h *hub) join(ctx context.Context, name string, class Class) (*channel, error) {
+// open returns a channel that is subscribed to in Redis, or will be: await must
+// follow, and then each open needs a drop, or the leave of a member.
+func (h *hub) open(name string, class Class) *channel {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	ch := h.channels[name]
 	if ch == nil {
 		ch = &channel{name: name, history: class.History.Size > 0, hub: h, ready: make(chan struct{})}
@@ -126,19 +127,35 @@ func (h *hub) join(ctx context.Context, name string, class Class) (*channel, err
 		go h.subscribe(ch)
 	}
 	ch.refs++
-	h.mu.Unlock()
+	return ch
+}
 
+// await waits until a channel that was opened stands; if it returns an error, the
+// channel was dropped.
+func (h *hub) await(ctx context.Context, ch *channel) error {
 	select {
 	case <-ch.ready:
 	case <-ctx.Done():
 		h.drop(ch)
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 	if ch.err != nil {
 		h.drop(ch)
-		return nil, ch.err
 	}
-	return ch, nil
+	return ch.err
+}
+
+// standsAt reports whether the channel stands, and a client that is at a position
+// has missed nothing.
+func (ch *channel) standsAt(p position) bool {
+	select {
+	case <-ch.ready:
+	default:
+		return false
+	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.err == nil && (!p.given || p.id == ch.last)
 }
 
 // subscribe subscribes to a channel on behalf of all who wait for it.

@@ -38,7 +38,7 @@ func (c *conn) subscribe(r wire.Request) error {
 	}
 	ctx, cancel := c.gw.requestContext()
 	defer cancel()
-	e, err := c.enter(ctx, r.Channel, p)
+	e, err := c.enter(ctx, r.Channel, p, nil)
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot subscribe now, try again")
 	}
@@ -61,15 +61,16 @@ type entry struct {
 var errGone = errors.New("connection is gone")
 
 // enter makes the connection a member of a channel, and finds out what it has
-// missed. Nothing is delivered before begin.
-func (c *conn) enter(ctx context.Context, name string, p position) (entry, error) {
+// missed. Nothing is delivered before begin. The channel may have been opened.
+func (c *conn) enter(ctx context.Context, name string, p position, ch *channel) (entry, error) {
 	old := c.member(name)
-	var ch *channel
 	if old != nil {
 		ch = old.channel
 	} else {
-		var err error
-		if ch, err = c.gw.hub.join(ctx, name, c.gw.cfg.class(name)); err != nil {
+		if ch == nil {
+			ch = c.gw.hub.open(name, c.gw.cfg.class(name))
+		}
+		if err := c.gw.hub.await(ctx, ch); err != nil {
 			return entry{}, err
 		}
 	}

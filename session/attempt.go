@@ -57,13 +57,14 @@ func (a *attempt) keep() int {
 	return max(keepLeft, 2*a.Limit)
 }
 
-// entries returns what the index must have before the claim, whatever comes of it.
-func (a *attempt) entries() []any {
-	e := []any{entry(a.claim, a.fresh, a.User)}
+// appendEntries appends what the index must have before the claim, whatever comes
+// of it.
+func (a *attempt) appendEntries(to []any) []any {
+	to = append(to, entry(a.claim, a.fresh, a.User))
 	if a.Wanted != "" {
-		e = append(e, entry(a.claim, a.Wanted, a.User))
+		to = append(to, entry(a.claim, a.Wanted, a.User))
 	}
-	return e
+	return to
 }
 
 // answer is what claim.lua answered.
@@ -86,14 +87,12 @@ func (r *Registry) try(ctx context.Context, a *attempt, over map[string]int64) (
 		args = append(args, lease, end)
 	}
 	c := newCall(claimScript, r.keys.claim(a.User), args...)
-	// On one Redis the index is written first; a Cluster may do it after, and
-	// only a node that dies between the two leaves a session to no sweep.
-	index := redis.NewIntCmd(ctx, append([]any{"sadd", r.keys.index(a.lease)}, a.entries()...)...)
-	if err := r.runAfter(ctx, index, c); err != nil {
+	indexed, err := r.claims.do(ctx, a, c)
+	if err != nil {
 		return answer{}, err
 	}
 	got, err := parseAnswer(c)
-	got.indexed = index.Err() == nil
+	got.indexed = indexed
 	return got, err
 }
 

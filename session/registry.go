@@ -80,9 +80,10 @@ type Registry struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	wake  chan struct{} // holds one: there is something to write
-	over  chan leases   // holds one: the newest leases, some of which have ended
-	ended chan struct{} // holds one: there is a session that is over
+	claims *claims
+	wake   chan struct{} // holds one: there is something to write
+	over   chan leases   // holds one: the newest leases, some of which have ended
+	ended  chan struct{} // holds one: there is a session that is over
 
 	mu       sync.Mutex
 	held     map[string]*Session   // by id: connected on this node
@@ -124,6 +125,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Registry {
 		renewed: make(chan struct{}),
 		flushed: make(chan struct{}),
 	}
+	r.claims = newClaims(r)
 	r.node = newNodeID(cfg.Node, r.started)
 	r.metrics = newMetrics(cfg.Registerer, r.Sessions)
 	return r
@@ -151,6 +153,9 @@ func (r *Registry) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	loops.Go(func() { r.holdLease(ctx) })
 	loops.Go(func() { r.writeChanges(ctx) })
+	for range claimSenders {
+		loops.Go(func() { r.claims.run(ctx) })
+	}
 	loops.Go(func() { r.sweepEnded(ctx) })
 	if r.tells() {
 		loops.Go(func() { r.tellGone(ctx) })
