@@ -7,7 +7,7 @@ BENCH ?= .
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run test race story e2e lint fuzz bench build tidy-check
+.PHONY: help deps run test race story e2e lint fuzz bench bench-floor build tidy-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,8 +48,11 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 bench: deps ## run the benchmarks that BENCH matches (all)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
 
-build: ## build bin/gateway
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/gateway ./cmd/gateway
+bench-floor: deps ## what a gateway costs on this machine, beside the least that any server must (6 minutes)
+	go run ./examples/figures $(ARGS)
+
+build: ## build bin/gateway and bin/gateway-bench
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/gateway ./cmd/gateway-bench
 
 tidy-check: ## fail if go.mod or go.sum is not tidy
 	go mod tidy -diff

@@ -272,11 +272,14 @@ func (b *bench) measure() (measured, error) {
 	return measured{b, time.Now(), b.delivered.Load(), use}, err
 }
 
-// end ends the phase and reports its time, deliveries and CPU time per unit of
+// work is a unit that a phase is measured in.
+type work struct{ one, many string }
+
+// end ends the phase and reports what a second did, and the CPU time per unit of
 // work, of which there were count.
-func (m measured) end(unit string, count int64) error {
+func (m measured) end(unit work, count int64) error {
 	took := time.Since(m.begin)
-	m.bench.report.add(unit+"s/s", float64(count)/took.Seconds(), "")
+	m.bench.report.add(unit.many+"/s", float64(count)/took.Seconds(), "")
 	after, err := usages(m.bench.pids)
 	if err != nil {
 		return err
@@ -285,7 +288,7 @@ func (m measured) end(unit string, count int64) error {
 		used := u.cpu - m.use[i].cpu
 		m.bench.report.add(u.name+" CPU", used.Seconds()/took.Seconds(), "cores")
 		if count > 0 {
-			m.bench.report.add(fmt.Sprintf("%s CPU per %s", u.name, unit), float64(used.Nanoseconds())/1e3/float64(count), "us")
+			m.bench.report.add(fmt.Sprintf("%s CPU per %s", u.name, unit.one), float64(used.Nanoseconds())/1e3/float64(count), "us")
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func fanout(ctx context.Context, b *bench) error {
 	for i := range b.connections {
 		inRoom[i%b.rooms]++
 	}
-	return b.underLoad(ctx, "delivery", func(n int) (string, int) {
+	return b.underLoad(ctx, work{"delivery", "deliveries"}, func(n int) (string, int) {
 		room := n % min(b.rooms, b.connections)
 		return fmt.Sprint("bench:", room), inRoom[room]
 	})
@@ -71,13 +71,13 @@ func fanout(ctx context.Context, b *bench) error {
 
 // direct publishes to the inbox of one user each.
 func direct(ctx context.Context, b *bench) error {
-	return b.underLoad(ctx, "message", func(n int) (string, int) {
+	return b.underLoad(ctx, work{"message", "messages"}, func(n int) (string, int) {
 		return wire.Inbox(b.subscribers[(n*7919)%b.connections].user), 1
 	})
 }
 
 // underLoad connects, publishes, and tells what a unit of work took.
-func (b *bench) underLoad(ctx context.Context, unit string, to target) error {
+func (b *bench) underLoad(ctx context.Context, unit work, to target) error {
 	if err := b.connectAll(ctx); err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func storm(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if err := m.end("connection", int64(b.connections)); err != nil {
+	if err := m.end(work{"connection", "connections"}, int64(b.connections)); err != nil {
 		return err
 	}
 	return b.roundCall(ctx)

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -34,24 +35,38 @@ type Lab struct {
 }
 
 // New builds the gateway and starts a Redis. The configuration is that of all
-// nodes, in YAML. Close must be called, also after an error.
-func New(ctx context.Context, configuration string) (*Lab, error) {
+// nodes, in YAML; flags, if any, are those of redis-server in the place of those
+// that have it keep its data. Close must be called, also after an error.
+func New(ctx context.Context, configuration string, flags ...string) (*Lab, error) {
 	dir, err := os.MkdirTemp("", "lab")
 	if err != nil {
 		return &Lab{}, err
 	}
-	l := &Lab{dir: dir, binary: filepath.Join(dir, "gateway")}
+	l := &Lab{dir: dir}
 	if err := os.WriteFile(l.config(), []byte(configuration), 0o600); err != nil {
 		return l, err
 	}
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", l.binary, "wssgateway/cmd/gateway").CombinedOutput(); err != nil {
-		return l, fmt.Errorf("build the gateway: %w\n%s", err, out)
+	if l.binary, err = l.Build(ctx, "wssgateway/cmd/gateway"); err != nil {
+		return l, err
 	}
-	l.Redis = &Redis{dir: dir}
+	if flags == nil {
+		flags = []string{"--save", "", "--appendonly", "yes", "--appendfsync", "everysec"}
+	}
+	l.Redis = &Redis{dir: dir, flags: flags}
 	if err := l.Redis.Start(ctx); err != nil {
 		return l, err
 	}
 	return l, nil
+}
+
+// Build builds a command and returns the path of the program, which is there until
+// Close.
+func (l *Lab) Build(ctx context.Context, command string) (string, error) {
+	program := filepath.Join(l.dir, path.Base(command))
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, command).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", command, err, out)
+	}
+	return program, nil
 }
 
 func (l *Lab) config() string { return filepath.Join(l.dir, "gateway.yaml") }
@@ -85,11 +100,12 @@ func (l *Lab) Close() error {
 	return errors.Join(err, os.RemoveAll(l.dir))
 }
 
-// Redis is a redis-server that keeps what it has acknowledged.
+// Redis is a redis-server.
 type Redis struct {
 	process
 	Version string // of redis-server
 	dir     string
+	flags   []string
 }
 
 // Socket returns the path of the Unix socket that the server listens on.
@@ -106,8 +122,9 @@ func (r *Redis) Start(ctx context.Context) error {
 			r.Version = v
 		}
 	}
-	r.cmd = exec.CommandContext(ctx, "redis-server", "--port", "0", "--unixsocket", r.Socket(),
-		"--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "warning")
+	r.cmd = exec.CommandContext(ctx, "redis-server", append([]string{
+		"--port", "0", "--unixsocket", r.Socket(), "--dir", r.dir, "--loglevel", "warning",
+	}, r.flags...)...)
 	return r.start()
 }
 
@@ -204,6 +221,9 @@ func (n *Node) Call(ctx context.Context, path string, body []byte, answer any) e
 type process struct {
 	cmd *exec.Cmd
 }
+
+// PID returns the process id, while the process runs.
+func (p *process) PID() int { return p.cmd.Process.Pid }
 
 func (p *process) start() error {
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is ours to handle
