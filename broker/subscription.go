@@ -47,13 +47,13 @@ type Subscription struct {
 	history bool
 	sink    Sink
 	lane    *lane
-	ready   chan struct{} // closed when first live
 
 	// Guarded by lane.mu.
 	sent bool // SUBSCRIBE is on its way or confirmed, on the present link
 
 	mu        sync.Mutex // guards what follows; taken before any lock of the sink
 	state     state
+	ready     chan struct{} // closed when first live; then nil
 	repairing bool
 	last      ID // of the last message delivered
 	queue     []Message
@@ -70,12 +70,13 @@ var ErrSubscribed = errors.New("broker: channel is subscribed to already")
 // missed. A node has one subscription per channel at a time.
 func (b *Broker) Subscribe(ctx context.Context, channel string, history bool, sink Sink) (*Subscription, error) {
 	l := b.lane(channel)
-	s := &Subscription{name: channel, history: history, sink: sink, lane: l, ready: make(chan struct{})}
+	ready := make(chan struct{})
+	s := &Subscription{name: channel, history: history, sink: sink, lane: l, ready: ready}
 	if !l.add(s) {
 		return nil, ErrSubscribed
 	}
 	select {
-	case <-s.ready:
+	case <-ready:
 		return s, nil
 	case <-ctx.Done():
 		s.Close()
@@ -195,7 +196,8 @@ func (s *Subscription) settle(head ID) {
 		return
 	case s.state == pending:
 		s.last = head
-		defer close(s.ready)
+		close(s.ready) // who waits sees the state once s.mu is free
+		s.ready = nil
 	case s.state != suspect || s.repairing:
 		return
 	}

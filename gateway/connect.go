@@ -204,7 +204,7 @@ func (c *conn) enterOpened(ctx context.Context, outcomes []outcome) {
 	for i := range outcomes {
 		switch out := &outcomes[i]; {
 		case out.channel == nil:
-		case out.channel.standsAt(out.since):
+		case c.gw.hub.standsAt(out.channel, out.since):
 			out.enter(ctx, c)
 		default:
 			slow = append(slow, out)

@@ -64,15 +64,22 @@ type channel struct {
 	history bool
 	hub     *hub
 
-	refs  int           // members, and those about to be; guarded by hub.mu
-	ready chan struct{} // closed when the subscription stands, or has failed
-	sub   *broker.Subscription
-	feed  *feed // of who comes and goes; nil without presence
-	err   error // set before ready is closed
+	feed *feed // of who comes and goes; nil without presence
+
+	// Guarded by hub.mu.
+	refs    int      // members, and those about to be
+	opening *opening // nil once the subscription stands
+	sub     *broker.Subscription
 
 	mu     sync.Mutex // guards what follows; orders what the shards are handed
 	last   broker.ID  // of the last message
 	shards []*shard   // that have had members
+}
+
+// opening is a subscription that does not stand yet, or never will.
+type opening struct {
+	done chan struct{} // closed when that is known
+	err  error         // set before done is closed
 }
 
 // member is a connection's subscription to a channel.
@@ -80,22 +87,33 @@ type member struct {
 	conn    *conn
 	channel *channel
 
-	sending sync.Mutex  // guards what follows; held while a replay sends, taken before socket.mu
+	sending sync.Mutex  // guards left, and of catchUp what it says; held while a replay sends, taken before socket.mu
 	left    atomic.Bool // set under sending: a replay sends nothing any more
-	sent    broker.ID   // where the replay has got
-	follows bool        // the next message of the replay must follow on sent
 
 	// Owned by the shard's goroutine until a barrier after its leave.
 	attached bool      // between join and leave
 	after    broker.ID // what is delivered comes after it
-	held     bool      // a replay is under way: keep what arrives
-	kept     []item    // a reset, if any, is the first
+	*catchUp           // nil unless it is held
+}
+
+// catchUp is what a member needs while it is held: a replay is under way, and what
+// arrives is kept.
+type catchUp struct {
+	// Guarded by member.sending.
+	sent    broker.ID // where the replay has got
+	follows bool      // the next message of the replay must follow on sent
+
+	// Owned as the member is.
+	kept     []item // a reset, if any, is the first
 	bytes    int
 	overflow bool      // too much was kept: what came after from, up to after, was given up
 	missed   bool      // what was given up had frames that no replay has
 	replaces *member   // until it is attached; nil for none
 	from     broker.ID // what is kept follows on it
 }
+
+// held reports whether what arrives is kept.
+func (m *member) held() bool { return m.catchUp != nil }
 
 // leave has nothing more come from a replay.
 func (m *member) leave() {
@@ -118,7 +136,7 @@ func (h *hub) open(name string, class Class) *channel {
 	defer h.mu.Unlock()
 	ch := h.channels[name]
 	if ch == nil {
-		ch = &channel{name: name, history: class.History.Size > 0, hub: h, ready: make(chan struct{})}
+		ch = &channel{name: name, history: class.History.Size > 0, hub: h, opening: &opening{done: make(chan struct{})}}
 		if class.Presence {
 			ch.feed = &feed{channel: ch}
 		}
@@ -133,34 +151,43 @@ func (h *hub) open(name string, class Class) *channel {
 // await waits until a channel that was opened stands; if it returns an error, the
 // channel was dropped.
 func (h *hub) await(ctx context.Context, ch *channel) error {
+	o := h.openingOf(ch)
+	if o == nil {
+		return nil
+	}
 	select {
-	case <-ch.ready:
+	case <-o.done:
 	case <-ctx.Done():
 		h.drop(ch)
 		return ctx.Err()
 	}
-	if ch.err != nil {
+	if o.err != nil {
 		h.drop(ch)
 	}
-	return ch.err
+	return o.err
+}
+
+func (h *hub) openingOf(ch *channel) *opening {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return ch.opening
 }
 
 // standsAt reports whether the channel stands, and a client that is at a position
 // has missed nothing.
-func (ch *channel) standsAt(p position) bool {
-	select {
-	case <-ch.ready:
-	default:
+func (h *hub) standsAt(ch *channel, p position) bool {
+	if h.openingOf(ch) != nil {
 		return false
 	}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	return ch.err == nil && (!p.given || p.id == ch.last)
+	return !p.given || p.id == ch.last
 }
 
 // subscribe subscribes to a channel on behalf of all who wait for it.
 func (h *hub) subscribe(ch *channel) {
-	defer close(ch.ready)
+	o := h.openingOf(ch)
+	defer close(o.done)
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
 	sub, err := h.broker.Subscribe(ctx, ch.name, ch.history, ch)
@@ -172,11 +199,11 @@ func (h *hub) subscribe(ch *channel) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err != nil {
-		ch.err = err
-		h.forget(ch) // the next who joins tries again
+		o.err = err
+		h.forget(ch) // the next who opens it tries again
 		return
 	}
-	ch.sub = sub
+	ch.sub, ch.opening = sub, nil
 	last := sub.Last() // takes the broker's lock, which comes before channel.mu
 	ch.mu.Lock()
 	if ch.last.IsZero() { // nothing was delivered yet
@@ -206,7 +233,7 @@ func (h *hub) forget(ch *channel) {
 		if ch.feed != nil {
 			ch.feed.sub.Close()
 		}
-	} else if ch.err == nil {
+	} else if ch.opening != nil && ch.opening.err == nil {
 		return
 	}
 	if h.channels[ch.name] == ch {
@@ -240,7 +267,7 @@ func (h *hub) count() int {
 // comes after it. old, if any, is the membership that this one replaces; it has
 // delivered all up to there when hold returns.
 func (h *hub) hold(c *conn, ch *channel, old *member) (*member, broker.ID) {
-	m := &member{conn: c, channel: ch, held: true, replaces: old}
+	m := &member{conn: c, channel: ch, catchUp: &catchUp{replaces: old}}
 	at := ch.attach(m, old)
 	if old != nil {
 		old.leave()

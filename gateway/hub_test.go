@@ -76,7 +76,7 @@ func TestHeldMember(t *testing.T) {
 			nc, peer := socketPair(t)
 			defer peer.Close()
 			c := connOn(t, s, nc, 400)
-			m := &member{conn: c, channel: ch, held: true, after: broker.ID{MS: at}, from: broker.ID{MS: at}}
+			m := &member{conn: c, channel: ch, after: broker.ID{MS: at}, catchUp: &catchUp{from: broker.ID{MS: at}}}
 			queue := []item{{kind: itemJoin, channel: ch, member: m}}
 			for _, word := range strings.Fields(test.kept) {
 				var n uint64
@@ -93,11 +93,11 @@ func TestHeldMember(t *testing.T) {
 			}
 			s.deliver(queue)
 			s.deliver([]item{{kind: itemRelease, channel: ch, member: m, id: broker.ID{MS: test.seen}}})
-			if m.held { // too much was kept: the replay of nothing ends at once
+			if m.held() { // too much was kept: the replay of nothing ends at once
 				<-s.wake
 				s.deliver(s.queue)
 			}
-			if m.held || m.kept != nil {
+			if m.held() {
 				t.Errorf("still held, with %d", len(m.kept))
 			}
 			after := uint64(100)
@@ -120,7 +120,7 @@ func TestNothingComesAfterLeave(t *testing.T) {
 	s := shardOfTest(t)
 	nc, peer := net.Pipe()
 	c := connOn(t, s, nc, 1<<20)
-	m := &member{conn: c, channel: &channel{name: "room:1"}}
+	m := &member{conn: c, channel: &channel{name: "room:1"}, catchUp: &catchUp{}}
 	c.socket.send(serverFrame(1, "before")) // the replay waits for this to be taken
 	replayed := make(chan struct{})
 	go func() { c.sendWhenDrained(m, serverFrame(1, "replayed"), broker.ID{}); close(replayed) }()
@@ -142,7 +142,7 @@ func TestReplaysShareTheOutbox(t *testing.T) {
 	const replays, chunk = 64, 100 << 10
 	c := connOn(t, s, nc, 2*chunk)
 	for range replays {
-		m := &member{conn: c, channel: &channel{name: "room:1"}}
+		m := &member{conn: c, channel: &channel{name: "room:1"}, catchUp: &catchUp{}}
 		go c.sendWhenDrained(m, serverFrame(1, strings.Repeat("x", chunk)), broker.ID{})
 	}
 	if got := received(t, peer, replays); len(got) != replays {
@@ -281,7 +281,7 @@ func TestReplayedPage(t *testing.T) {
 			nc, peer := socketPair(t)
 			defer peer.Close()
 			c := connOn(t, s, nc, 1<<20)
-			m := &member{conn: c, channel: &channel{name: "room:1", history: true}}
+			m := &member{conn: c, channel: &channel{name: "room:1", history: true}, catchUp: &catchUp{}}
 			var page []broker.Message
 			for _, word := range strings.Fields(test.page) {
 				var prev, id uint64

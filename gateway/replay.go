@@ -191,17 +191,18 @@ func (c *conn) recover(ctx context.Context, ch *channel, p position, last broker
 // one replaces at held.
 func (c *conn) goOn(left *member, held broker.ID) recovery {
 	r := recovery{recovered: true, last: held, from: held, follows: true}
-	switch reset := left.resetKept(); {
-	case !left.held:
+	if !left.held() {
 		r.from = later(held, left.after)
-	case reset != nil:
+		return r
+	}
+	if reset := left.resetKept(); reset != nil {
 		c.socket.send(reset[0].frame)
 		r.from = left.from
-	default:
-		left.sending.Lock()
-		defer left.sending.Unlock()
-		r.from, r.follows = left.sent, left.follows
+		return r
 	}
+	left.sending.Lock()
+	defer left.sending.Unlock()
+	r.from, r.follows = left.sent, left.follows
 	return r
 }
 

@@ -148,7 +148,10 @@ func (s *shard) deliver(queue []item) {
 // gone.
 func (m *member) attach() {
 	m.attached = true
-	if old := m.replaces; old != nil && old.held {
+	if !m.held() || m.replaces == nil {
+		return
+	}
+	if old := m.replaces; old.held() {
 		m.missed = old.missed || slices.ContainsFunc(old.kept, item.isEvent)
 	}
 	m.replaces = nil
@@ -218,7 +221,7 @@ func (s *shard) deliverTo(m *member, r *round, frames []byte) int {
 	if r.selective {
 		items = m.meant(items)
 	}
-	if m.held {
+	if m.held() {
 		for _, it := range items {
 			m.keep(it)
 		}
@@ -328,7 +331,6 @@ func (s *shard) release(m *member, seen broker.ID) {
 		m.conn.startReplay(m, from, m.after, true)
 		return
 	}
-	m.held = false
 	m.after = later(m.after, seen)
 	m.kept = m.unseen(m.kept)
 	last := later(m.after, lastID(m.kept))
@@ -336,7 +338,7 @@ func (s *shard) release(m *member, seen broker.ID) {
 	if m.missed && m.channel.feed != nil {
 		m.conn.socket.send(resetFrame(m.channel, last))
 	}
-	m.missed = false
+	m.catchUp = nil
 }
 
 // isEvent reports whether an item is one that no stream has.
