@@ -74,7 +74,7 @@ func (n *node) run(ctx context.Context, on *listeners) error {
 		"listen", on.public.Addr().String(), "admin_listen", on.admin.Addr().String())
 	serve := func(ctx context.Context) error { return n.gateway.Serve(ctx, on.public, on.admin) }
 	return runParts(ctx, part{"gateway", serve},
-		part{"broker", n.broker.Run}, part{"session", n.sessions.Run})
+		part{"broker", n.broker.Run}, part{"session", n.sessions.Run}, part{"memory", trimMemory})
 }
 
 // newRegistry returns a registry with what every Go process tells of itself.
