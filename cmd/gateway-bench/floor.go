@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"wssgateway/gateway/wire"
@@ -28,9 +27,9 @@ import (
 // they are, and what they find is how near a gateway comes to the machine.
 type floor struct {
 	shards []*floorShard
-	ids    atomic.Int64
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards what follows; taken before those of the shards
+	ids   int64
 	users map[string]floorConn
 }
 
@@ -109,20 +108,27 @@ func (fl *floor) publish(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	id := fmt.Sprintf("%d-0", fl.ids.Add(1))
-	frame := wire.NewObject("message", "").Str("channel", m.Channel).Str("id", id).Raw("data", string(m.Data)).Frame()
-	if user, ok := strings.CutPrefix(m.Channel, wire.Inbox("")); ok {
-		fl.mu.Lock()
-		c, found := fl.users[user]
-		fl.mu.Unlock()
-		if found {
-			c.shard.enqueue(floorItem{frame, c.fd})
-		}
-	} else {
-		for _, s := range fl.shards {
-			s.enqueue(floorItem{frame, 0})
-		}
-	}
+	id := fl.hand(m.Channel, m.Data)
 	w.Header().Set("Content-Type", "application/json")
 	fmt.Fprintf(w, `{"id":%q,"channel":%q}`, id, m.Channel)
+}
+
+// hand hands a message to the shards whose connections get it, and returns its
+// id. Each shard gets all messages in the order of their ids.
+func (fl *floor) hand(channel string, data []byte) string {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fl.ids++
+	id := fmt.Sprintf("%d-0", fl.ids)
+	frame := wire.NewObject("message", "").Str("channel", channel).Str("id", id).Raw("data", string(data)).Frame()
+	if user, ok := strings.CutPrefix(channel, wire.Inbox("")); ok {
+		if c, found := fl.users[user]; found {
+			c.shard.enqueue(floorItem{frame, c.fd})
+		}
+		return id
+	}
+	for _, s := range fl.shards {
+		s.enqueue(floorItem{frame, 0})
+	}
+	return id
 }
