@@ -1,9 +1,12 @@
 # The same targets are what .ci/run calls.
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 30s
 BENCH ?= .
+COUNT ?= 6
+BASE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -45,8 +48,10 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
-bench: deps ## run the benchmarks that BENCH matches (all)
-	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
+bench: deps ## run the benchmarks that BENCH matches COUNT times; BASE=file compares with a run before
+	@mkdir -p bin
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 60m ./... >bin/bench.txt || { cat bin/bench.txt; exit 1; }
+	go run $(BENCHSTAT) $(BASE) bin/bench.txt
 
 bench-floor: deps ## what a gateway costs on this machine, beside the least that any server must (6 minutes)
 	go run ./examples/figures $(ARGS)

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/coder/websocket"
 	"github.com/gin-gonic/gin"
 
 	"wssgateway/gateway/wire"
@@ -34,11 +33,8 @@ func (g *Gateway) accept(gc *gin.Context) {
 	c.socket.limit = int(g.cfg.Limits.Outbox)
 	c.socket.owner = c
 	c.socket.seen = &g.wheel.now
-	err := g.codecs.accept(gc.Writer, gc.Request, &c.socket, &websocket.AcceptOptions{
-		Subprotocols:   []string{wire.Subprotocol},
-		OriginPatterns: g.cfg.Origins,
-	})
-	if err != nil {
+	var err error
+	if c.deflates, err = g.acceptWebSocket(gc.Writer, gc.Request, &c.socket); err != nil {
 		g.log.Debug("handshake refused", "ip", c.ip, "error", err)
 		return // it was answered
 	}

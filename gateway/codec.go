@@ -31,18 +31,19 @@ func (l *line) Close() error {
 	return l.socket.Close()
 }
 
-// codecs lends codecs.
+// codecs lends codecs that are alike.
 type codecs struct {
 	free      chan *codec
-	readLimit int64 // of a message, in bytes
+	readLimit int64 // of a message, in bytes, decompressed
+	deflate   bool
 }
 
 // freeCodecs is how many are kept for the next message. Every handshake brings
 // one, so there are soon enough, and mostly too many.
 const freeCodecs = 256
 
-func newCodecs(readLimit int64) *codecs {
-	return &codecs{free: make(chan *codec, freeCodecs), readLimit: readLimit}
+func newCodecs(readLimit int64, deflate bool) *codecs {
+	return &codecs{make(chan *codec, freeCodecs), readLimit, deflate}
 }
 
 func (p *codecs) lend(s *socket) *codec {
@@ -73,21 +74,31 @@ func (k *codec) drop() {
 	_ = k.ws.CloseNow()
 }
 
-// accept answers a handshake, and has the socket adopt its connection.
-func (p *codecs) accept(w http.ResponseWriter, r *http.Request, s *socket, o *websocket.AcceptOptions) error {
-	k := &codec{line: line{s}}
-	if err := k.accept(w, r, o, p.readLimit); err != nil {
-		return err
+// acceptWebSocket answers a handshake, and has the socket adopt its connection. It reports
+// whether compression was agreed upon: each message by itself, so that a codec
+// keeps nothing of a peer, nor a peer of another message.
+func (g *Gateway) acceptWebSocket(w http.ResponseWriter, r *http.Request, s *socket) (deflates bool, err error) {
+	o := websocket.AcceptOptions{Subprotocols: []string{wire.Subprotocol}, OriginPatterns: g.cfg.Origins}
+	if g.cfg.Compression {
+		o.CompressionMode = websocket.CompressionNoContextTakeover
 	}
-	p.back(k)
-	return nil
+	k := &codec{line: line{s}}
+	if k.ws, err = websocket.Accept(&upgrade{w, k}, r, &o); err != nil {
+		return false, err
+	}
+	deflates = w.Header().Get("Sec-WebSocket-Extensions") != ""
+	codecs := g.codecs(deflates)
+	k.ws.SetReadLimit(codecs.readLimit)
+	codecs.back(k)
+	return deflates, nil
 }
 
-func (k *codec) accept(w http.ResponseWriter, r *http.Request, o *websocket.AcceptOptions, readLimit int64) (err error) {
-	if k.ws, err = websocket.Accept(&upgrade{w, k}, r, o); err == nil {
-		k.ws.SetReadLimit(readLimit)
+// codecs returns the codecs for connections that compress, or for the others.
+func (g *Gateway) codecs(deflates bool) *codecs {
+	if deflates {
+		return g.deflating
 	}
-	return err
+	return g.plain
 }
 
 // make makes a codec of which no connection was accepted: more read at the same
@@ -96,12 +107,18 @@ func (p *codecs) make() *codec {
 	r := &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{
 		"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
 		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
-		"Sec-Websocket-Protocol": {wire.Subprotocol},
 	}}
+	o := &websocket.AcceptOptions{}
+	if p.deflate {
+		r.Header.Set("Sec-WebSocket-Extensions", "permessage-deflate")
+		o.CompressionMode = websocket.CompressionNoContextTakeover
+	}
 	k := &codec{}
-	if err := k.accept(nobody{}, r, nil, p.readLimit); err != nil {
+	var err error
+	if k.ws, err = websocket.Accept(&upgrade{nobody{}, k}, r, o); err != nil {
 		panic(fmt.Sprintf("gateway: a handshake of our own: %v", err))
 	}
+	k.ws.SetReadLimit(p.readLimit)
 	return k
 }
 

@@ -37,6 +37,7 @@ type Config struct {
 	DrainDelay       time.Duration `config:"drain_delay" help:"time after SIGTERM during which connections are still accepted"`
 	DrainTimeout     time.Duration `config:"drain_timeout" help:"time after SIGTERM at which the process exits at the latest"`
 	Events           bool          `config:"events" help:"write the stream of session events (connected, disconnected) for backends"`
+	Compression      bool          `config:"compression" help:"compress messages to clients that offer permessage-deflate"`
 	Pprof            bool          `config:"pprof" help:"serve /debug/pprof/ on the admin address"`
 
 	Classes map[string]Class `config:"classes" help:"settings by channel class; * stands for the classes not named"`

@@ -29,9 +29,10 @@ import (
 // hub writes to it, the wheel pings it.
 type conn struct {
 	// Static after accept.
-	gw    *Gateway
-	shard *shard
-	ip    string
+	gw       *Gateway
+	deflates bool // compression was agreed upon
+	shard    *shard
+	ip       string
 
 	socket     socket
 	timer      timed
@@ -175,7 +176,8 @@ func (c *conn) readMessage() error {
 
 // nextMessage reads a message into buf, which grows as it must.
 func (c *conn) nextMessage(buf *[]byte) (websocket.MessageType, []byte, error) {
-	k := c.gw.codecs.lend(&c.socket)
+	codecs := c.gw.codecs(c.deflates)
+	k := codecs.lend(&c.socket)
 	kind, r, err := k.ws.Reader(context.Background())
 	var message []byte
 	if err == nil {
@@ -185,7 +187,7 @@ func (c *conn) nextMessage(buf *[]byte) (websocket.MessageType, []byte, error) {
 		k.drop()
 		return 0, nil, err
 	}
-	c.gw.codecs.back(k)
+	codecs.back(k)
 	return kind, message, nil
 }
 

@@ -33,20 +33,20 @@ type Deps struct {
 // Gateway is one node.
 type Gateway struct {
 	// Static after New.
-	cfg      Config
-	broker   *broker.Broker
-	sessions *session.Registry
-	log      *slog.Logger
-	metrics  *metrics
-	verifier *verifier
-	hub      *hub
-	codecs   *codecs
-	crew     *crew
-	conns    *conns
-	wheel    *wheel
-	control  *control
-	presence *presence
-	calls    *calls
+	cfg              Config
+	broker           *broker.Broker
+	sessions         *session.Registry
+	log              *slog.Logger
+	metrics          *metrics
+	verifier         *verifier
+	hub              *hub
+	plain, deflating *codecs
+	crew             *crew
+	conns            *conns
+	wheel            *wheel
+	control          *control
+	presence         *presence
+	calls            *calls
 	// rebalances holds one: the last order to move a share of the connections.
 	rebalances chan float64
 	public     http.Handler
@@ -71,7 +71,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		log:        deps.Logger,
 		metrics:    m,
 		verifier:   newVerifier(&cfg),
-		codecs:     newCodecs(int64(cfg.Limits.FrameSize)),
+		plain:      newCodecs(int64(cfg.Limits.FrameSize), false),
+		deflating:  newCodecs(int64(cfg.Limits.FrameSize), true),
 		crew:       newCrew(),
 		conns:      conns,
 		wheel:      new(wheel),
@@ -84,6 +85,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if g.hub, err = newHub(deps.Broker, m, deps.Logger); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	g.hub.packs = cfg.Compression
 	g.presence = newPresence(g)
 	if g.public, err = g.publicHandler(deps.Console); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)

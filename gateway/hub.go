@@ -24,6 +24,7 @@ type hub struct {
 	log     *slog.Logger
 	shards  []*shard
 	next    atomic.Uint32        // the shard of the next connection
+	packs   bool                 // some connections may compress
 	doubted func(channel string) // its members may be lost; called with locks held; may be nil
 
 	mu       sync.Mutex // guards what follows
@@ -329,7 +330,11 @@ func (ch *channel) Deliver(m broker.Message) {
 	if err != nil {
 		ch.hub.refuse(ch.name, err)
 	}
-	ch.enqueue(item{kind: itemFrame, channel: ch, id: m.ID, frame: frame, at: m.At})
+	it := item{kind: itemFrame, channel: ch, id: m.ID, frame: frame, at: m.At}
+	if ch.hub.packs {
+		it.packed = new(packed)
+	}
+	ch.enqueue(it)
 }
 
 // refuse tells of a message that cannot be delivered to anybody.

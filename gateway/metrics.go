@@ -16,6 +16,7 @@ type metrics struct {
 	errors     map[wire.Code]prometheus.Counter
 	bytesIn    prometheus.Counter
 	bytesOut   prometheus.Counter
+	deflated   prometheus.Counter
 	messages   prometheus.Counter
 	deliveries prometheus.Counter
 	latency    prometheus.Histogram
@@ -50,6 +51,7 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 		requests:   f.counter("gateway_requests_total", "Requests from clients."),
 		bytesIn:    f.counter("gateway_received_bytes_total", "Payload bytes of the messages from clients."),
 		bytesOut:   f.counter("gateway_sent_bytes_total", "Bytes of the frames to clients."),
+		deflated:   f.counter("gateway_compressed_messages_total", "Messages that were compressed, once for all who wanted them so."),
 		messages:   f.counter("gateway_messages_total", "Messages of channels that reached this node and had receivers here."),
 		deliveries: f.counter("gateway_deliveries_total", "Messages handed to connections, replays apart."),
 		dropped:    f.counter("gateway_outbox_dropped_bytes_total", "Bytes given up in the outboxes of connections that were too slow."),
@@ -118,13 +120,13 @@ func (m *metrics) recoveries(recovered bool) prometheus.Counter {
 }
 
 // delivered counts a round's items of one channel: how often one was handed to a
-// connection, and the bytes that each connection got.
+// connection, and the bytes that all got.
 func (m *metrics) delivered(items []item, deliveries, bytes int) {
 	if deliveries == 0 {
 		return
 	}
 	m.deliveries.Add(float64(deliveries))
-	m.bytesOut.Add(float64(deliveries / len(items) * bytes))
+	m.bytesOut.Add(float64(bytes))
 	m.messages.Add(float64(len(items)))
 	now := time.Now()
 	for i := range items {

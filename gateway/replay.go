@@ -89,6 +89,7 @@ func (c *conn) sendPage(m *member, page []broker.Message, from, to broker.ID, fo
 			c.gw.hub.refuse(m.channel.name, err)
 			continue
 		}
+		frame = c.packed(frame)
 		c.gw.metrics.replayed.Inc()
 		total += len(frame)
 		if chunk = append(chunk, frame...); len(chunk) >= min(replayBytes, c.socket.limit/4) {

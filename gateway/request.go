@@ -84,9 +84,17 @@ func (c *conn) sendError(e *wire.Error, retry time.Duration) {
 
 // send sends a frame of the server's own.
 func (c *conn) send(o *wire.Object) {
-	frame := o.Frame()
+	frame := c.packed(o.Frame())
 	c.gw.metrics.bytesOut.Add(float64(len(frame)))
 	c.socket.send(frame)
+}
+
+// packed returns a frame as the connection wants it.
+func (c *conn) packed(frame []byte) []byte {
+	if c.deflates {
+		return wire.Deflate(frame)
+	}
+	return frame
 }
 
 // mistake is an error that is told to the client.

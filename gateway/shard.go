@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"wssgateway/broker"
+	"wssgateway/gateway/wire"
 )
 
 // itemKind says what a shard is to do.
@@ -28,9 +29,28 @@ type item struct {
 	member  *member
 	id      broker.ID
 	frame   []byte
+	packed  *packed   // nil unless there may be connections that compress
 	except  string    // user who does not get it; "" for none
 	at      time.Time // when the message was published
 	done    chan struct{}
+}
+
+// packed is a frame compressed, once for all who want it so.
+type packed struct {
+	once  sync.Once
+	frame []byte
+}
+
+// bytes returns the frame as a connection wants it.
+func (it *item) bytes(deflated bool) []byte {
+	if !deflated || it.packed == nil {
+		return it.frame
+	}
+	it.packed.once.Do(func() {
+		it.packed.frame = wire.Deflate(it.frame)
+		it.channel.hub.metrics.deflated.Inc()
+	})
+	return it.packed.frame
 }
 
 // shard delivers to its connections. It works in rounds: it takes everything
@@ -59,9 +79,10 @@ type shard struct {
 type round struct {
 	channel    *channel
 	items      []item
-	selective  bool // some are not for everybody
-	deliveries int  // of all items
-	bytes      int  // that each connection gets
+	selective  bool      // some are not for everybody
+	deliveries int       // of all items
+	bytes      int       // of all deliveries
+	joined     [2][]byte // all items in one piece, plain and deflated, if anybody wanted it
 }
 
 // queueLimit bounds the frames that wait for a shard. Whoever brings more waits:
@@ -181,10 +202,8 @@ func (s *shard) add(it item) {
 func (s *shard) flush() {
 	for i := range s.rounds {
 		r := &s.rounds[i]
-		frames := joinFrames(r.items)
-		r.bytes = len(frames)
 		for _, m := range s.members[r.channel] {
-			r.deliveries += s.deliverTo(m, r, frames)
+			s.deliverTo(m, r)
 		}
 	}
 	s.writeAll()
@@ -198,25 +217,36 @@ func (s *shard) flush() {
 	clear(s.index)
 }
 
+// frames returns all items in one piece.
+func (r *round) frames(deflated bool) []byte {
+	i := 0
+	if deflated {
+		i = 1
+	}
+	if r.joined[i] == nil {
+		r.joined[i] = joinFrames(r.items, deflated)
+	}
+	return r.joined[i]
+}
+
 // joinFrames returns the frames of items in one piece.
-func joinFrames(items []item) []byte {
+func joinFrames(items []item, deflated bool) []byte {
 	if len(items) == 1 {
-		return items[0].frame
+		return items[0].bytes(deflated)
 	}
 	size := 0
 	for i := range items {
-		size += len(items[i].frame)
+		size += len(items[i].bytes(deflated))
 	}
 	frames := make([]byte, 0, size)
 	for i := range items {
-		frames = append(frames, items[i].frame...)
+		frames = append(frames, items[i].bytes(deflated)...)
 	}
 	return frames
 }
 
-// deliverTo gives a member what the round has for it, and returns how many
-// messages that were. frames is all items in one piece.
-func (s *shard) deliverTo(m *member, r *round, frames []byte) int {
+// deliverTo gives a member what the round has for it.
+func (s *shard) deliverTo(m *member, r *round) {
 	items := r.items
 	if r.selective {
 		items = m.meant(items)
@@ -225,17 +255,19 @@ func (s *shard) deliverTo(m *member, r *round, frames []byte) int {
 		for _, it := range items {
 			m.keep(it)
 		}
-		return 0
+		return
 	}
 	items = m.unseen(items)
 	if len(items) == 0 {
-		return 0
+		return
 	}
+	frames := r.frames(m.conn.deflates)
 	if len(items) < len(r.items) {
-		frames = joinFrames(items)
+		frames = joinFrames(items, m.conn.deflates)
 	}
 	s.addWrite(m.conn, frames)
-	return len(items)
+	r.deliveries += len(items)
+	r.bytes += len(frames)
 }
 
 // meant returns those of items that are for the member's user.
@@ -356,7 +388,7 @@ func lastID(items []item) broker.ID {
 
 func (s *shard) sendKept(m *member) {
 	if len(m.kept) > 0 {
-		frames := joinFrames(m.kept)
+		frames := joinFrames(m.kept, m.conn.deflates)
 		m.conn.socket.send(frames)
 		s.hub.metrics.delivered(m.kept, len(m.kept), len(frames))
 	}

@@ -73,14 +73,26 @@ func FrameEnd(frames []byte, pos int) int {
 	return end
 }
 
+// frameLen returns the length of the frame that frame begins with.
 func frameLen(frame []byte) int {
+	header := 2
+	switch frame[1] {
+	case 126:
+		header = 4
+	case 127:
+		header = 10
+	}
+	return header + payloadLen(frame)
+}
+
+func payloadLen(frame []byte) int {
 	switch n := int(frame[1]); n {
 	case 126:
-		return 4 + int(binary.BigEndian.Uint16(frame[2:]))
+		return int(binary.BigEndian.Uint16(frame[2:]))
 	case 127:
-		return 10 + int(binary.BigEndian.Uint64(frame[2:]))
+		return int(binary.BigEndian.Uint64(frame[2:]))
 	default:
-		return 2 + n
+		return n
 	}
 }
 
