@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -113,7 +114,11 @@ func (r *rolling) client(s *subscriber) (*client.Client, error) {
 // message takes in what the client library hands on.
 func (s *subscriber) message(m client.Message) {
 	now := s.bench.now()
-	n, err := parseNote(m.Data)
+	data, ok := bytes.CutPrefix(m.Data, noteStart[len(`"data":`):])
+	n, err := parseNote(data)
+	if !ok {
+		err = errForeign
+	}
 	var id broker.ID
 	if err == nil && m.ID != "" {
 		id, err = broker.ParseID(m.ID)
