@@ -62,7 +62,7 @@ func newBench(name string, o options, stderr io.Writer) (*bench, error) {
 	for i := range o.connections {
 		s := &subscriber{
 			bench: b, number: i,
-			user: fmt.Sprint("bench-", i), room: fmt.Sprint("bench:", i%o.rooms),
+			user: fmt.Sprint("bench-", i), rooms: o.roomsOf(i),
 			streams: make(map[string]*stream),
 		}
 		var err error
@@ -73,6 +73,28 @@ func newBench(name string, o options, stderr io.Writer) (*bench, error) {
 	}
 	b.progress = startProgress(b, stderr)
 	return b, nil
+}
+
+// roomsOf returns the rooms that a connection is in.
+func (o *options) roomsOf(connection int) []string {
+	rooms := make([]string, o.roomsEach)
+	for i := range rooms {
+		rooms[i] = fmt.Sprint("bench:", (connection*o.roomsEach+i)%o.rooms)
+	}
+	return rooms
+}
+
+// perRoom returns how many connections are in each room that has any.
+func (b *bench) perRoom() (names []string, receivers map[string]int) {
+	receivers = make(map[string]int)
+	for _, s := range b.subscribers {
+		for _, room := range s.rooms {
+			if receivers[room]++; receivers[room] == 1 {
+				names = append(names, room)
+			}
+		}
+	}
+	return names, receivers
 }
 
 func (b *bench) token(user string) (string, error) {

@@ -62,7 +62,7 @@ func TestScenarios(t *testing.T) {
 	}{
 		{[]string{"idle"}, map[string]float64{"published": 1, "received": 60}, []string{"gateway RSS"}},
 		{[]string{"fanout", "--in-flight", "4"}, nil, []string{"deliveries/s", "latency p50"}},
-		{[]string{"fanout", "--rooms", "7", "--rate", "50"}, nil, []string{"deliveries/s", "latency p99"}},
+		{[]string{"fanout", "--rooms", "7", "--rooms-each", "3", "--rate", "50"}, nil, []string{"deliveries/s", "latency p99"}},
 		{[]string{"direct", "--in-flight", "8"}, nil, []string{"messages/s", "latency p99"}},
 		{[]string{"storm"}, map[string]float64{"published": 2, "received": 120, "new sessions": 0}, []string{"connections/s"}},
 		{[]string{"roll", "--rate", "50"}, map[string]float64{"reconnects": 0}, []string{"published", "latency p50"}},
@@ -113,6 +113,7 @@ func TestWrongUse(t *testing.T) {
 		"idle --jwt-secret x --url http://127.0.0.1/ws": "--url: \"http://127.0.0.1/ws\" is not a ws:// or wss:// URL",
 		"idle --jwt-secret x --api 127.0.0.1:9090":      "--api:",
 		"idle --jwt-secret x --connections 0":           "--connections: must be at least 1",
+		"idle --jwt-secret x --rooms 1 --rooms-each 2":  "--rooms-each: must be at most --rooms",
 		"idle --jwt-secret x --connections ten":         "-connections",
 		"idle --jwt-secret x --pid gateway=me":          `"me" is not a process id`,
 		"idle --jwt-secret x what":                      `"what" is not expected`,
@@ -155,7 +156,7 @@ func TestWhatIsWrongIsSeen(t *testing.T) {
 		"nothing":      {nil, 4, 0, 0},
 	} {
 		b := &bench{published: map[string][]int{"bench:0": {1, 2, 3, 200}}}
-		s := &subscriber{bench: b, user: "a", room: "bench:0", streams: make(map[string]*stream)}
+		s := &subscriber{bench: b, user: "a", rooms: []string{"bench:0"}, streams: make(map[string]*stream)}
 		b.subscribers = []*subscriber{s}
 		for _, n := range test.came {
 			s.stream("bench:0").take(broker.ID{MS: uint64(n)}, n)

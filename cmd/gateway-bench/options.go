@@ -20,6 +20,7 @@ type options struct {
 	secret      string
 	connections int
 	rooms       int
+	roomsEach   int
 	size        int
 	inFlight    int
 	rate        int
@@ -45,6 +46,7 @@ func defaultOptions() options {
 		secret:      os.Getenv("GATEWAY_JWT_SECRET"),
 		connections: 1000,
 		rooms:       100,
+		roomsEach:   1,
 		size:        128,
 		inFlight:    1,
 		warmUp:      2 * time.Second,
@@ -61,7 +63,8 @@ func (o *options) parse(s scenario, args []string, stdout io.Writer) error {
 	f.StringVar(&o.apiKey, "api-key", o.apiKey, "key of the server API (GATEWAY_API_KEY)")
 	f.StringVar(&o.secret, "jwt-secret", o.secret, "secret that signs the tokens (GATEWAY_JWT_SECRET)")
 	f.IntVar(&o.connections, "connections", o.connections, "connections, each of a user of its own")
-	f.IntVar(&o.rooms, "rooms", o.rooms, "rooms that the connections are spread over; each is in one")
+	f.IntVar(&o.rooms, "rooms", o.rooms, "rooms that the connections are spread over")
+	f.IntVar(&o.roomsEach, "rooms-each", o.roomsEach, "rooms that each connection is in")
 	f.IntVar(&o.size, "size", o.size, "bytes of data of a message")
 	f.IntVar(&o.inFlight, "in-flight", o.inFlight, "messages under way at a time: the next is published when one has arrived everywhere")
 	f.IntVar(&o.rate, "rate", o.rate, "messages a second, whatever has arrived, in the place of --in-flight")
@@ -105,13 +108,16 @@ func (o *options) validate() error {
 		flag       string
 		value, min int
 	}{
-		{"connections", o.connections, 1}, {"rooms", o.rooms, 1}, {"in-flight", o.inFlight, 1},
+		{"connections", o.connections, 1}, {"rooms", o.rooms, 1}, {"rooms-each", o.roomsEach, 1}, {"in-flight", o.inFlight, 1},
 		{"rate", o.rate, 0}, {"size", o.size, 0}, {"parallel", o.parallel, 1},
 		{"duration", int(o.duration), 1}, {"warm-up", int(o.warmUp), 0},
 	} {
 		if n.value < n.min {
 			return fmt.Errorf("--%s: must be at least %d", n.flag, n.min)
 		}
+	}
+	if o.roomsEach > o.rooms {
+		return errors.New("--rooms-each: must be at most --rooms")
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -107,8 +106,12 @@ func (r *rolling) client(s *subscriber) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = c.Subscribe(s.room, h)
-	return c, err
+	for _, room := range s.rooms {
+		if _, err := c.Subscribe(room, h); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 // message takes in what the client library hands on.
@@ -139,10 +142,7 @@ func (s *subscriber) message(m client.Message) {
 // is published again, with the same key.
 func (r *rolling) load(ctx context.Context) error {
 	b := r.bench
-	inRoom := make([]int, b.rooms)
-	for i := range b.connections {
-		inRoom[i%b.rooms]++
-	}
+	rooms, inRoom := b.perRoom()
 	loading, stop := context.WithTimeout(ctx, b.duration)
 	defer stop()
 	tick := time.NewTicker(time.Second / time.Duration(b.rate))
@@ -155,8 +155,8 @@ func (r *rolling) load(ctx context.Context) error {
 		case <-loading.Done():
 			return ctx.Err()
 		}
-		room := rand.N(min(b.rooms, b.connections))
-		channel, receivers := fmt.Sprint("bench:", room), inRoom[room]
+		channel := rooms[rand.N(len(rooms))]
+		receivers := inRoom[channel]
 		if rand.N(2) == 0 {
 			channel, receivers = wire.Inbox(b.subscribers[rand.N(b.connections)].user), 1
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -59,13 +58,10 @@ func (b *bench) roundCall(ctx context.Context) error {
 
 // fanout publishes to rooms.
 func fanout(ctx context.Context, b *bench) error {
-	inRoom := make([]int, b.rooms)
-	for i := range b.connections {
-		inRoom[i%b.rooms]++
-	}
+	rooms, receivers := b.perRoom()
 	return b.underLoad(ctx, work{"delivery", "deliveries"}, func(n int) (string, int) {
-		room := n % min(b.rooms, b.connections)
-		return fmt.Sprint("bench:", room), inRoom[room]
+		room := rooms[n%len(rooms)]
+		return room, receivers[room]
 	})
 }
 

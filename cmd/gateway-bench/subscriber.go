@@ -21,7 +21,7 @@ type subscriber struct {
 	bench  *bench
 	number int
 	user   string
-	room   string
+	rooms  []string
 	token  string
 
 	session string
@@ -75,7 +75,9 @@ func (s *stream) count() (n int) {
 }
 
 // channels returns the channels that the subscriber gets messages of.
-func (s *subscriber) channels() []string { return []string{wire.Inbox(s.user), s.room, wire.Broadcast} }
+func (s *subscriber) channels() []string {
+	return append([]string{wire.Inbox(s.user), wire.Broadcast}, s.rooms...)
+}
 
 // connect connects, with the session and the positions of before if there are
 // any, and begins to read.
@@ -111,7 +113,7 @@ func (s *subscriber) query() string {
 	for _, channel := range s.channels() {
 		if st := s.streams[channel]; st != nil && !st.last.IsZero() {
 			q.WriteString("&channel=" + url.QueryEscape(channel+"@"+st.last.String()))
-		} else if channel == s.room {
+		} else if channel != wire.Broadcast && channel != wire.Inbox(s.user) {
 			q.WriteString("&channel=" + url.QueryEscape(channel))
 		}
 	}
