@@ -36,8 +36,8 @@ type conn struct {
 
 	socket     socket
 	timer      timed
-	watched    bool  // by the poller; else park waits
-	descriptor int32 // if watched
+	watched    atomic.Bool // by the poller; else park waits
+	descriptor int32       // if watched
 
 	// wakes is 0 at rest. Whoever takes it from there reads, and what comes
 	// meanwhile only adds to it.
@@ -85,7 +85,7 @@ func (c *conn) start() {
 	c.setDeadline(c.gw.cfg.AuthTimeout)
 	c.rearm()
 	c.wakes.Store(1)
-	c.watched = c.shard.poller.add(c)
+	c.watched.Store(c.shard.poller.add(c))
 	if request := c.hello.connect; request != nil {
 		c.request(*request, nil)
 	}
@@ -123,7 +123,7 @@ func (c *conn) serve() {
 				return
 			}
 		}
-		if !c.watched {
+		if !c.watched.Load() {
 			go c.park()
 			return
 		}
@@ -147,7 +147,7 @@ func (c *conn) park() {
 // end.
 func (c *conn) cut() {
 	c.socket.cut()
-	if c.watched {
+	if c.watched.Load() {
 		c.ready()
 	}
 }

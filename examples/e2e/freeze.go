@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"wssgateway/examples/lab"
 )
 
 // freeze connects a client that is subscribed to everything a member might be and
@@ -15,7 +17,7 @@ func freeze(ctx context.Context, b *balancer) error {
 	if n == nil {
 		return errNoNode
 	}
-	t, err := token("frozen")
+	t, err := lab.Token("frozen")
 	if err != nil {
 		return err
 	}

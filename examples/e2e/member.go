@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"wssgateway/client"
 	"wssgateway/examples/lab"
 	"wssgateway/gateway/wire"
@@ -49,7 +47,7 @@ func newMember(w *world, i int) (*member, error) {
 	h := client.Handler{Message: m.message, Gap: func(string, string) { m.gapsTold++ }}
 	var err error
 	m.client, err = client.New("ws://gateway/ws", client.Options{
-		Token:        func(context.Context) (string, error) { return token(m.user) },
+		Token:        func(context.Context) (string, error) { return lab.Token(m.user) },
 		HTTPClient:   w.balancer.client(),
 		NoHandover:   w.scenario.stay,
 		Inbox:        h,
@@ -65,12 +63,6 @@ func newMember(w *world, i int) (*member, error) {
 		}
 	}
 	return m, nil
-}
-
-func token(user string) (string, error) {
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-		"sub": user, "subscribe": []string{"*"}, "exp": time.Now().Add(time.Hour).Unix(),
-	}).SignedString([]byte(lab.Secret))
 }
 
 func (m *member) connected(c client.Connected) {

@@ -28,18 +28,26 @@ import (
 
 func main() {
 	only := flag.String("only", "", "rows to measure: idle, fanout, direct or storm, separated by commas (all)")
+	growth := flag.Bool("growth", false, "show what grows with connections, channels and nodes instead (8 minutes)")
 	verbose := flag.Bool("v", false, "show what gateway-bench prints")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	b := &bench{verbose: *verbose}
-	err := b.run(ctx, func(scenario string) bool {
+	err := b.either(ctx, *growth, func(scenario string) bool {
 		return *only == "" || slices.Contains(strings.Split(*only, ","), scenario)
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "figures:", err)
 		os.Exit(1)
 	}
+}
+
+func (b *bench) either(ctx context.Context, growth bool, wanted func(string) bool) error {
+	if growth {
+		return b.growth(ctx)
+	}
+	return b.run(ctx, wanted)
 }
 
 // bench is the processes, and what was measured on them.
@@ -129,7 +137,7 @@ func (b *bench) load(ctx context.Context, server, scenario string, r run) (figur
 		for _, n := range b.lab.Nodes {
 			pids += fmt.Sprintf(",server=%d", n.PID())
 		}
-		args = append(args, "--url", "ws://"+last.Public+"/ws", "--api", "http://"+b.lab.Nodes[0].Admin, "--pid", pids)
+		args = append([]string{args[0], "--url", "ws://" + last.Public + "/ws", "--api", "http://" + b.lab.Nodes[0].Admin, "--pid", pids}, args[1:]...)
 	}
 	cmd := exec.CommandContext(ctx, b.program, args...)
 	if b.verbose {

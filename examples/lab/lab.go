@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // Secret and APIKey are those of every node of a Lab.
@@ -25,6 +27,13 @@ const (
 	Secret = "the secret of the lab"
 	APIKey = "the key of the lab"
 )
+
+// Token returns a token for a user who may subscribe to anything.
+func Token(user string) (string, error) {
+	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"sub": user, "subscribe": []string{"*"}, "exp": time.Now().Add(time.Hour).Unix(),
+	}).SignedString([]byte(Secret))
+}
 
 // Lab is a folder, a Redis and nodes.
 type Lab struct {

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"wssgateway/client"
+	"wssgateway/examples/lab"
+)
+
+// growth prints what grows with what: connections, channels, nodes.
+func (b *bench) growth(ctx context.Context) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "nodes\tconnections\tchannels\tconnecting\tmemory (RSS)\tper connection\tCPU at rest\tRedis commands at rest")
+	for _, p := range []point{
+		{1, 1000, 1000, 1}, {1, 5000, 5000, 1}, {1, 10000, 10000, 1}, {1, 19000, 19000, 1}, // 20,000 descriptors are a common limit
+		{1, 1000, 10, 1}, {1, 1000, 10000, 10}, {1, 1000, 100000, 100},
+		{2, 10000, 10000, 1}, {3, 10000, 10000, 1}, {4, 10000, 10000, 1},
+	} {
+		fmt.Fprintln(os.Stderr, "growth:", p)
+		if err := b.rest(ctx, w, p); err != nil {
+			return fmt.Errorf("%+v: %w", p, err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Println()
+	fmt.Fprintln(w, "nodes\tRedis commands per message, one node has subscribers\t... of them scripts")
+	for nodes := 1; nodes <= 4; nodes++ {
+		if err := b.perMessage(ctx, w, nodes); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+// point is one line of the table.
+type point struct {
+	nodes, connections, rooms, each int
+}
+
+// restConfig has pings go round in 15 s.
+const restConfig = "limits: {clients: {web: {timeout: 30s}}}"
+
+// open starts a Redis and nodes.
+func (b *bench) open(ctx context.Context, nodes int) (rdb *redis.Client, done func() error, err error) {
+	b.lab, err = lab.New(ctx, restConfig, "--save", "", "--appendonly", "no")
+	if err == nil {
+		b.program, err = b.lab.Build(ctx, "wssgateway/cmd/gateway-bench")
+	}
+	for i := 0; err == nil && i < nodes; i++ {
+		var n *lab.Node
+		if n, err = b.lab.AddNode(fmt.Sprint("node-", i)); err == nil {
+			err = n.AwaitReady(ctx)
+		}
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, b.lab.Close())
+	}
+	rdb = redis.NewClient(&redis.Options{Network: "unix", Addr: b.lab.Redis.Socket()})
+	return rdb, func() error { return errors.Join(rdb.Close(), b.lab.Close()) }, nil
+}
+
+// rest has connections do nothing, and looks at what that takes.
+func (b *bench) rest(ctx context.Context, w *tabwriter.Writer, p point) (err error) {
+	rdb, done, err := b.open(ctx, p.nodes)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	var urls []string
+	for _, n := range b.lab.Nodes {
+		urls = append(urls, "ws://"+n.Public+"/ws")
+	}
+	r := run{flags: []string{
+		"--connections", strconv.Itoa(p.connections), "--rooms", strconv.Itoa(p.rooms), "--rooms-each", strconv.Itoa(p.each),
+		"--url", strings.Join(urls, ","),
+	}}
+	commands := make(chan float64, 1)
+	resting, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { commands <- atRest(resting, rdb) }()
+	f, err := b.load(ctx, "gateway", "idle", r)
+	if err != nil {
+		return err
+	}
+	stop()
+	fmt.Fprintf(w, "%d\t%d\t%d\t%.1f s\t%.0f MiB\t%.2f KiB\t%.1f ms/s\t%.1f/s\n", p.nodes, p.connections, p.rooms, f["connecting took"],
+		f["server RSS"], f["server RSS per connection"], f["server CPU"], <-commands)
+	return nil
+}
+
+// atRest returns the least commands that Redis got in any second until ctx is
+// done: those while nothing happened.
+func atRest(ctx context.Context, rdb *redis.Client) float64 {
+	const span = 6 * time.Second // heartbeats come every three
+	least := -1.0
+	for {
+		before, err := commandsOf(ctx, rdb)
+		if err != nil || lab.Pause(ctx, span) != nil {
+			return least
+		}
+		after, err := commandsOf(ctx, rdb)
+		if err != nil {
+			return least
+		}
+		perSecond := float64(after.all-before.all-1) / span.Seconds() // one is the INFO
+		if least < 0 || perSecond < least {
+			least = perSecond
+		}
+	}
+}
+
+// counts are commands that Redis has run; those of scripts count as one.
+type counts struct{ all, scripts int }
+
+func commandsOf(ctx context.Context, rdb *redis.Client) (c counts, err error) {
+	stats, err := rdb.Info(ctx, "commandstats").Result()
+	if err != nil {
+		return c, err
+	}
+	calls := make(map[string]int)
+	for line := range strings.Lines(stats) {
+		name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+		if !ok {
+			continue
+		}
+		n, _, _ := strings.Cut(rest, ",")
+		if calls[name], err = strconv.Atoi(n); err != nil {
+			return c, err
+		}
+	}
+	c.scripts = calls["evalsha"] + calls["eval"]
+	for _, name := range []string{"evalsha", "eval", "publish", "mget", "time", "subscribe", "unsubscribe", "sadd", "srem", "info", "xrange"} {
+		c.all += calls[name]
+	}
+	return c, nil
+}
+
+// perMessage publishes to a channel that one of the nodes has a subscriber of.
+func (b *bench) perMessage(ctx context.Context, w *tabwriter.Writer, nodes int) (err error) {
+	const messages = 1000
+	rdb, done, err := b.open(ctx, nodes)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	got := make(chan struct{}, messages)
+	c, err := client.New("ws://"+b.lab.Nodes[0].Public+"/ws", client.Options{
+		Token: func(context.Context) (string, error) { return lab.Token("alice") },
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := c.Subscribe("bench:1", client.Handler{Message: func(client.Message) { got <- struct{}{} }}); err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(running) }()
+	defer func() { stop(); err = errors.Join(err, <-ended) }()
+	if err := c.AwaitConnected(ctx); err != nil {
+		return err
+	}
+	before, err := commandsOf(ctx, rdb)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(map[string]any{"channel": "bench:1", "data": "x"})
+	if err != nil {
+		return err
+	}
+	publisher := b.lab.Nodes[len(b.lab.Nodes)-1]
+	for range messages {
+		if _, err := publisher.Publish(ctx, body); err != nil {
+			return err
+		}
+		select {
+		case <-got:
+		case <-time.After(5 * time.Second):
+			return errors.New("a message did not come")
+		}
+	}
+	after, err := commandsOf(ctx, rdb)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%d\t%.2f\t%.2f\n", nodes, float64(after.all-before.all)/messages, float64(after.scripts-before.scripts)/messages)
+	return nil
+}
