@@ -13,14 +13,32 @@ import (
 	"wssgateway/gateway/wire"
 )
 
-// accept is the handler of /ws. Its goroutine serves the connection until that
-// is at rest; then nothing of HTTP is kept.
+// accept is the handler of /ws. It lends its request to the crew until the
+// connection is at rest; then nothing of HTTP is kept.
 func (g *Gateway) accept(gc *gin.Context) {
 	if g.refusing() {
 		gc.Header("Retry-After", strconv.Itoa(jitteredRetry()))
 		problem(gc, http.StatusServiceUnavailable, wire.Unavailable, "this node is going, connect to another one")
 		return
 	}
+	h := &handshake{gw: g, gc: gc, done: make(chan any, 1)}
+	g.crew.take(h)
+	if cause := <-h.done; cause != nil {
+		panic(cause) // as it would have been here
+	}
+}
+
+// handshake is a handshake on its way.
+type handshake struct {
+	gw   *Gateway
+	gc   *gin.Context
+	done chan any // what do has panicked with, or nil
+}
+
+// do implements job.
+func (h *handshake) do() {
+	defer func() { h.done <- recover() }()
+	g, gc := h.gw, h.gc
 	hello, refused := g.greet(gc.Request)
 	if refused != nil {
 		if refused.status == http.StatusUnauthorized {

@@ -95,7 +95,7 @@ func (c *conn) start() {
 // ready is told by the poller that there is something to read, or never will be.
 func (c *conn) ready() {
 	if c.wakes.Add(1) == 1 && c.look() {
-		c.gw.crew.serve(c)
+		c.gw.crew.take(c)
 	}
 }
 
@@ -113,6 +113,9 @@ func (c *conn) look() bool {
 		}
 	}
 }
+
+// do implements job.
+func (c *conn) do() { c.serve() }
 
 // serve reads and handles what has come, until the connection is at rest.
 func (c *conn) serve() {
@@ -140,7 +143,7 @@ func (c *conn) park() {
 	for c.readErr == nil && !c.socket.next() {
 		c.readErr = c.socket.wait()
 	}
-	c.gw.crew.serve(c)
+	c.gw.crew.take(c)
 }
 
 // cut closes the connection. Nobody reads at rest, so somebody must see to its

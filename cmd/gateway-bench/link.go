@@ -29,8 +29,9 @@ const (
 	linkBuffer     = 4096
 	connectTimeout = 30 * time.Second
 	// perAddress is how many connections to loopback come from one address of
-	// it: an address has some 28,000 ports.
-	perAddress = 20000
+	// it: an address has some 28,000 ports, and the kernel searches long for the
+	// last ones.
+	perAddress = 8000
 )
 
 // dial opens a connection, the number-th of this process. Query is what follows

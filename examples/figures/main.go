@@ -166,17 +166,20 @@ func (b *bench) load(ctx context.Context, server, scenario string, r run) (figur
 	return f, nil
 }
 
-// figure returns the median of what the runs of a name found.
-func (b *bench) figure(server, name, figure string) float64 {
+// figure returns the best of what the runs of a row found: what else happens on
+// the machine only makes it worse.
+func (b *bench) figure(server string, r row) float64 {
 	var values []float64
-	for _, f := range b.results[server+" "+name] {
-		values = append(values, f[figure])
+	for _, f := range b.results[server+" "+r.run] {
+		values = append(values, f[r.figure])
 	}
-	if len(values) == 0 {
+	switch {
+	case len(values) == 0:
 		return 0
+	case r.more:
+		return slices.Max(values)
 	}
-	slices.Sort(values)
-	return values[len(values)/2]
+	return slices.Min(values)
 }
 
 func (b *bench) print(wanted func(string) bool) error {
@@ -188,7 +191,7 @@ func (b *bench) print(wanted func(string) bool) error {
 		if !wanted(r.scenario) {
 			continue
 		}
-		gateway, floor := b.figure("gateway", r.run, r.figure), b.figure("floor", r.run, r.figure)
+		gateway, floor := b.figure("gateway", r), b.figure("floor", r)
 		ratio := "-"
 		value := gateway
 		if floor > 0 {

@@ -14,7 +14,7 @@ type run struct {
 	name       string
 	flags      []string
 	floorFlags []string
-	thrice     bool // the median of three counts, as the ratio is what matters
+	thrice     bool // the best of three counts
 }
 
 func (r run) times() int {
