@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -94,15 +95,24 @@ func (c *conn) start() {
 
 // ready is told by the poller that there is something to read, or never will be.
 func (c *conn) ready() {
-	if c.wakes.Add(1) == 1 && c.look() {
+	if c.wakes.Add(1) == 1 && c.look(pollerReads) {
 		c.gw.crew.take(c)
 	}
 }
 
-// look takes in what has come, without waiting. It reports whether there is a
-// frame to be handled, or the end; if not, the connection is at rest.
-func (c *conn) look() bool {
-	for {
+const (
+	// pollerReads is how often the poller's goroutine reads one connection: a
+	// pong, and that nothing comes after it. Who sends pings without end is the
+	// crew's.
+	pollerReads = 2
+	crewReads   = math.MaxInt
+)
+
+// look takes in what has come, without waiting, in so many reads at most. It
+// reports whether there is a frame to be handled, the end, or more to be read; if
+// not, the connection is at rest.
+func (c *conn) look(reads int) bool {
+	for ; reads > 0; reads-- {
 		before := c.wakes.Load()
 		came, err := c.socket.readNow()
 		if c.readErr = err; err != nil || c.socket.next() {
@@ -112,6 +122,7 @@ func (c *conn) look() bool {
 			return false
 		}
 	}
+	return true
 }
 
 // do implements job.
@@ -130,7 +141,7 @@ func (c *conn) serve() {
 			go c.park()
 			return
 		}
-		if !c.look() {
+		if !c.look(crewReads) {
 			return
 		}
 	}

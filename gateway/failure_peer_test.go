@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -231,5 +232,35 @@ func TestBytesOneByOne(t *testing.T) {
 		if s := strings.Join(got, " "); s != "connected between pong" {
 			t.Errorf("%s: got %s", name, s)
 		}
+	}
+}
+
+// TestPeersThatPingWithoutEnd keep nobody else from being served, though pings are
+// answered where all connections are waited for.
+func TestPeersThatPingWithoutEnd(t *testing.T) {
+	t.Parallel()
+	n := startOne(t)
+	pings := bytes.Repeat(gateway.ClientFrame(wire.OpPing, "x"), 500)
+	for i := range 2 * runtime.GOMAXPROCS(0) { // some for every shard
+		c := n.connectBare(t, fmt.Sprint("mallory", i), "")
+		go func() { _, _ = io.Copy(io.Discard, c) }()
+		go func() {
+			for {
+				if _, err := c.Write(pings); err != nil {
+					return // the test is over
+				}
+			}
+		}()
+	}
+	begin := time.Now()
+	for i := range 2 * runtime.GOMAXPROCS(0) {
+		c, _ := n.connect(t, fmt.Sprint("alice", i), "")
+		for range 20 {
+			c.send(`{"type":"ping","ref":1}`)
+			c.expect("pong")
+		}
+	}
+	if took := time.Since(begin); took > patience { // a second, or most of a minute
+		t.Errorf("the others waited for %v", took)
 	}
 }

@@ -11,8 +11,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"wssgateway/client"
 	"wssgateway/examples/lab"
 )
@@ -52,8 +50,8 @@ type point struct {
 // restConfig has pings go round in 15 s.
 const restConfig = "limits: {clients: {web: {timeout: 30s}}}"
 
-// open starts a Redis and nodes.
-func (b *bench) open(ctx context.Context, nodes int) (rdb *redis.Client, done func() error, err error) {
+// open starts a Redis and nodes. If it fails, nothing is left of them.
+func (b *bench) open(ctx context.Context, nodes int) (err error) {
 	b.lab, err = lab.New(ctx, restConfig, "--save", "", "--appendonly", "no")
 	if err == nil {
 		b.program, err = b.lab.Build(ctx, "wssgateway/cmd/gateway-bench")
@@ -65,19 +63,17 @@ func (b *bench) open(ctx context.Context, nodes int) (rdb *redis.Client, done fu
 		}
 	}
 	if err != nil {
-		return nil, nil, errors.Join(err, b.lab.Close())
+		return errors.Join(err, b.lab.Close())
 	}
-	rdb = redis.NewClient(&redis.Options{Network: "unix", Addr: b.lab.Redis.Socket()})
-	return rdb, func() error { return errors.Join(rdb.Close(), b.lab.Close()) }, nil
+	return nil
 }
 
 // rest has connections do nothing, and looks at what that takes.
 func (b *bench) rest(ctx context.Context, w *tabwriter.Writer, p point) (err error) {
-	rdb, done, err := b.open(ctx, p.nodes)
-	if err != nil {
+	if err := b.open(ctx, p.nodes); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, done()) }()
+	defer func() { err = errors.Join(err, b.lab.Close()) }()
 	var urls []string
 	for _, n := range b.lab.Nodes {
 		urls = append(urls, "ws://"+n.Public+"/ws")
@@ -89,7 +85,7 @@ func (b *bench) rest(ctx context.Context, w *tabwriter.Writer, p point) (err err
 	commands := make(chan float64, 1)
 	resting, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { commands <- atRest(resting, rdb) }()
+	go func() { commands <- b.atRest(resting) }()
 	f, err := b.load(ctx, "gateway", "idle", r)
 	if err != nil {
 		return err
@@ -102,15 +98,15 @@ func (b *bench) rest(ctx context.Context, w *tabwriter.Writer, p point) (err err
 
 // atRest returns the least commands that Redis got in any second until ctx is
 // done: those while nothing happened.
-func atRest(ctx context.Context, rdb *redis.Client) float64 {
+func (b *bench) atRest(ctx context.Context) float64 {
 	const span = 6 * time.Second // heartbeats come every three
 	least := -1.0
 	for {
-		before, err := commandsOf(ctx, rdb)
+		before, err := b.commands(ctx)
 		if err != nil || lab.Pause(ctx, span) != nil {
 			return least
 		}
-		after, err := commandsOf(ctx, rdb)
+		after, err := b.commands(ctx)
 		if err != nil {
 			return least
 		}
@@ -125,8 +121,8 @@ func atRest(ctx context.Context, rdb *redis.Client) float64 {
 // the scripts.
 type counts struct{ all, scripts int }
 
-func commandsOf(ctx context.Context, rdb *redis.Client) (c counts, err error) {
-	stats, err := rdb.Info(ctx, "commandstats").Result()
+func (b *bench) commands(ctx context.Context) (c counts, err error) {
+	stats, err := b.lab.Redis.Info(ctx, "commandstats")
 	if err != nil {
 		return c, err
 	}
@@ -150,11 +146,10 @@ func commandsOf(ctx context.Context, rdb *redis.Client) (c counts, err error) {
 // perMessage publishes to a channel that one of the nodes has a subscriber of.
 func (b *bench) perMessage(ctx context.Context, w *tabwriter.Writer, nodes int) (err error) {
 	const messages = 1000
-	rdb, done, err := b.open(ctx, nodes)
-	if err != nil {
+	if err := b.open(ctx, nodes); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, done()) }()
+	defer func() { err = errors.Join(err, b.lab.Close()) }()
 	got := make(chan struct{}, messages)
 	c, err := client.New("ws://"+b.lab.Nodes[0].Public+"/ws", client.Options{
 		Token: func(context.Context) (string, error) { return lab.Token("alice") },
@@ -172,7 +167,7 @@ func (b *bench) perMessage(ctx context.Context, w *tabwriter.Writer, nodes int) 
 	if err := c.AwaitConnected(ctx); err != nil {
 		return err
 	}
-	before, err := commandsOf(ctx, rdb)
+	before, err := b.commands(ctx)
 	if err != nil {
 		return err
 	}
@@ -191,7 +186,7 @@ func (b *bench) perMessage(ctx context.Context, w *tabwriter.Writer, nodes int) 
 			return errors.New("a message did not come")
 		}
 	}
-	after, err := commandsOf(ctx, rdb)
+	after, err := b.commands(ctx)
 	if err != nil {
 		return err
 	}

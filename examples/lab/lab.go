@@ -137,6 +137,15 @@ func (r *Redis) Start(ctx context.Context) error {
 	return r.start()
 }
 
+// Info returns a section of what the server says of itself (INFO).
+func (r *Redis) Info(ctx context.Context, section string) (string, error) {
+	out, err := exec.CommandContext(ctx, "redis-cli", "-s", r.Socket(), "info", section).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("redis-cli info: %w: %s", err, out)
+	}
+	return string(out), nil
+}
+
 // Stop ends the server in good order.
 func (r *Redis) Stop() error { _, err := r.terminate(); return err }
 
