@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -92,7 +93,7 @@ func (p *poller) run(ctx context.Context) {
 	n := 0
 	wait := func(epoll uintptr) bool {
 		n, err = syscall.EpollWait(int(epoll), events, 0)
-		return n > 0 || err != nil && err != syscall.EINTR
+		return n > 0 || err != nil && !errors.Is(err, syscall.EINTR)
 	}
 	for {
 		if gone := raw.Read(wait); gone != nil {

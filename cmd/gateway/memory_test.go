@@ -10,15 +10,10 @@ import (
 // TestMemoryIsGivenBack: a burst is over, nothing happens, and the heap holds
 // little more than what lives.
 func TestMemoryIsGivenBack(t *testing.T) {
-	burst := make([][]byte, 0, 64<<10)
-	for range cap(burst) {
-		burst = append(burst, make([]byte, 1024))
-	}
-	runtime.KeepAlive(burst)
+	burst()
 	if h := readHeap(); !h.wasteful(0) && h.held < 64<<20 {
 		t.Fatalf("after the burst: %+v", h)
 	}
-	burst = nil
 	runtime.GC()
 	synctest.Test(t, func(t *testing.T) {
 		go func() { _ = trimMemory(t.Context()) }()
@@ -28,6 +23,15 @@ func TestMemoryIsGivenBack(t *testing.T) {
 	if h := readHeap(); h.wasteful(0) {
 		t.Errorf("held without need: %+v", h)
 	}
+}
+
+// burst needs 64 MiB for a moment.
+func burst() {
+	all := make([][]byte, 0, 64<<10)
+	for range cap(all) {
+		all = append(all, make([]byte, 1024))
+	}
+	runtime.KeepAlive(all)
 }
 
 func TestBusyHeapIsLeftAlone(t *testing.T) {
