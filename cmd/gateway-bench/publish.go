@@ -117,8 +117,9 @@ func (b *bench) steady(ctx context.Context, d time.Duration, to target) error {
 		}
 		// A ticker drops ticks when it is late; the messages are due all the same.
 		for due := int(time.Since(begin).Seconds() * float64(b.rate)); n < due && ctx.Err() == nil; n++ {
+			number := n
 			wg.Go(func() {
-				if err := b.deliver(ctx, n, to); err != nil {
+				if err := b.deliver(ctx, number, to); err != nil {
 					cancel(err)
 				}
 			})
