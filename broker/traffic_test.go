@@ -132,7 +132,8 @@ func (r *trial) recovered(t testing.TB) time.Duration {
 }
 
 // finish ends the traffic and checks what every subscriber saw: it was told of
-// every loss of data, and without one of nothing.
+// every loss of data, and without one of nothing. It may be told twice: a repair
+// that was under way has seen what was lost a moment before that.
 func (r *trial) finish(t testing.TB, losses int) {
 	t.Helper()
 	acknowledged := r.stop()
@@ -141,7 +142,7 @@ func (r *trial) finish(t testing.TB, losses int) {
 		events := rec.waitFor(t, last)
 		checkStory(t, events, acknowledged)
 		told, idle := resets(events), r.idle[i]
-		if told != losses {
+		if told < losses || told > 2*losses {
 			t.Errorf("node %d: %d resets, want %d", i, told, losses)
 			for j, e := range events {
 				if e.reset {
