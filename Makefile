@@ -53,7 +53,7 @@ bench: deps ## run the benchmarks that BENCH matches COUNT times; BASE=file comp
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 60m ./... >bin/bench.txt || { cat bin/bench.txt; exit 1; }
 	go run $(BENCHSTAT) $(BASE) bin/bench.txt
 
-bench-floor: deps ## what a gateway costs on this machine, beside the least that any server must (6 minutes)
+bench-floor: deps ## what a gateway costs on this machine, beside the least that any server must (5 minutes)
 	go run ./examples/figures $(ARGS)
 
 build: ## build bin/gateway and bin/gateway-bench

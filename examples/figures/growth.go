@@ -24,7 +24,7 @@ func (b *bench) growth(ctx context.Context) error {
 		{1, 1000, 10, 1}, {1, 1000, 10000, 10}, {1, 1000, 100000, 100},
 		{2, 10000, 10000, 1}, {3, 10000, 10000, 1}, {4, 10000, 10000, 1},
 	} {
-		fmt.Fprintln(os.Stderr, "growth:", p)
+		fmt.Fprintf(os.Stderr, "at rest: nodes %d, connections %d, channels %d\n", p.nodes, p.connections, p.rooms)
 		if err := b.rest(ctx, w, p); err != nil {
 			return fmt.Errorf("%+v: %w", p, err)
 		}
@@ -35,6 +35,7 @@ func (b *bench) growth(ctx context.Context) error {
 	fmt.Println()
 	fmt.Fprintln(w, "nodes, one of them with subscribers\tscripts per message\tRedis commands in all, those in scripts included")
 	for nodes := 1; nodes <= 4; nodes++ {
+		fmt.Fprintln(os.Stderr, "per message: nodes", nodes)
 		if err := b.perMessage(ctx, w, nodes); err != nil {
 			return err
 		}
@@ -96,8 +97,8 @@ func (b *bench) rest(ctx context.Context, w *tabwriter.Writer, p point) (err err
 	return nil
 }
 
-// atRest returns the least commands that Redis got in any second until ctx is
-// done: those while nothing happened.
+// atRest returns how many commands per second Redis got in the quietest six seconds
+// until ctx is done: those while nothing happened.
 func (b *bench) atRest(ctx context.Context) float64 {
 	const span = 6 * time.Second // heartbeats come every three
 	least := -1.0
