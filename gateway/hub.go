@@ -92,7 +92,7 @@ type member struct {
 	left    atomic.Bool // set under sending: a replay sends nothing any more
 
 	// Owned by the shard's goroutine until a barrier after its leave.
-	attached bool      // between join and leave
+	place    int32     // in shard.members, from 1 on; 0 unless attached
 	after    broker.ID // what is delivered comes after it
 	*catchUp           // nil unless it is held
 }
@@ -112,6 +112,9 @@ type catchUp struct {
 	replaces *member   // until it is attached; nil for none
 	from     broker.ID // what is kept follows on it
 }
+
+// attached reports whether the shard has it: between join and leave.
+func (m *member) attached() bool { return m.place != 0 }
 
 // held reports whether what arrives is kept.
 func (m *member) held() bool { return m.catchUp != nil }

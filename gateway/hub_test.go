@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"regexp"
@@ -114,6 +115,26 @@ func TestHeldMember(t *testing.T) {
 	}
 }
 
+// TestMembersLeaveInAnyOrder: whoever leaves, also a second time, all others stay.
+func TestMembersLeaveInAnyOrder(t *testing.T) {
+	s, ch := shardOfMany(t, 50)
+	left := make(map[*member]bool)
+	all := slices.Clone(s.members[ch])
+	for _, i := range rand.Perm(2 * len(all)) {
+		m := all[i/2]
+		left[m] = true
+		s.deliver([]item{{kind: itemLeave, channel: ch, member: m}})
+		if got := len(s.members[ch]); got != len(all)-len(left) {
+			t.Fatalf("%d members, want %d", got, len(all)-len(left))
+		}
+		for _, m := range s.members[ch] {
+			if left[m] {
+				t.Fatal("a member that has left is still one")
+			}
+		}
+	}
+}
+
 // TestNothingComesAfterLeave: once a member has left, its replay sends nothing,
 // also if it was about to.
 func TestNothingComesAfterLeave(t *testing.T) {
@@ -210,7 +231,7 @@ func shardOfMany(t testing.TB, n int) (*shard, *channel) {
 	s, ch := shardOfTest(t), &channel{name: "room:1", history: true}
 	for range n {
 		c := connOn(t, s, nullConn{f: null}, 1<<20)
-		s.members[ch] = append(s.members[ch], &member{conn: c, channel: ch})
+		s.join(&member{conn: c, channel: ch})
 	}
 	return s, ch
 }

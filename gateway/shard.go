@@ -152,8 +152,7 @@ func (s *shard) deliver(queue []item) {
 			s.add(it)
 			s.flush()
 		case itemJoin:
-			it.member.attach()
-			s.members[it.channel] = append(s.members[it.channel], it.member)
+			s.join(it.member)
 		case itemRelease:
 			s.release(it.member, it.id)
 		case itemLeave:
@@ -165,10 +164,11 @@ func (s *shard) deliver(queue []item) {
 	s.flush()
 }
 
-// attach begins a membership. What was kept for the one that it replaces is
-// gone.
-func (m *member) attach() {
-	m.attached = true
+// join begins a membership. What was kept for the one that it replaces is gone.
+func (s *shard) join(m *member) {
+	members := append(s.members[m.channel], m)
+	s.members[m.channel] = members
+	m.place = int32(len(members))
 	if !m.held() || m.replaces == nil {
 		return
 	}
@@ -350,7 +350,7 @@ func (m *member) resetKept() []item {
 // release delivers what was kept, but for what the client has seen already. If
 // it had been given up, the member stays held, and what it lacks is replayed.
 func (s *shard) release(m *member, seen broker.ID) {
-	if !m.attached {
+	if !m.attached() {
 		return // a replay has ended that was not waited for
 	}
 	if m.resetKept() != nil {
@@ -395,19 +395,21 @@ func (s *shard) sendKept(m *member) {
 	m.kept = nil
 }
 
-// leave forgets a member.
+// leave forgets a member; in a constant time, as all of a large channel may go at
+// once.
 func (s *shard) leave(m *member, last []byte) {
-	m.attached = false
-	members := s.members[m.channel]
-	if i := slices.Index(members, m); i >= 0 {
-		members[i] = members[len(members)-1]
-		members[len(members)-1] = nil
-		members = members[:len(members)-1]
-	}
-	if len(members) == 0 {
-		delete(s.members, m.channel)
-	} else {
-		s.members[m.channel] = members
+	if m.attached() {
+		members := s.members[m.channel]
+		end := len(members) - 1
+		members[m.place-1] = members[end]
+		members[m.place-1].place = m.place
+		members[end] = nil
+		if end == 0 {
+			delete(s.members, m.channel)
+		} else {
+			s.members[m.channel] = members[:end]
+		}
+		m.place = 0
 	}
 	if last != nil {
 		m.conn.socket.send(last)
