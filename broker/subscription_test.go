@@ -32,6 +32,13 @@ func testSubscribeThenPublish(t *testing.T, p pair) {
 	}
 	close(work)
 	wg.Wait()
+	// What the link had lost, a comparison would have found later, and counted.
+	repairs := p.a.metric(t, "gateway_channel_repairs_total", "reason", string(repairGap)) +
+		p.a.metric(t, "gateway_channel_repairs_total", "reason", string(repairSuspect))
+	reopened := p.a.metric(t, "gateway_link_reopenings_total", "reason", string(reopenSilent))
+	if repairs > 0 && reopened == 0 {
+		t.Errorf("%v channels had lost their message", repairs)
+	}
 }
 
 // subscribeThenPublish runs on a goroutine of its own.
@@ -48,8 +55,7 @@ func (p pair) subscribeThenPublish(t *testing.T, channel string) {
 		t.Errorf("publish: %v", err)
 		return
 	}
-	// Not longer: the sweep would find it, some time.
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for s.Last() != id {
 		r.mu.Lock()
