@@ -104,6 +104,13 @@ func (m *member) on(node string) bool {
 	return m.node == node && m.lostAt.IsZero()
 }
 
+// isConnected reports whether the member has a connection.
+func (m *member) isConnected() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lostAt.IsZero()
+}
+
 // has returns how many messages of its channels the member has.
 func (m *member) has() (n int) {
 	m.mu.Lock()

@@ -22,7 +22,7 @@ type world struct {
 	members  []*member
 
 	rolls    []roll
-	rolled   time.Time // when the last was over
+	rolled   time.Time // when the last was over, and everybody was connected
 	balances [2]string // connections by node after the rolls, and after rebalancing
 }
 
@@ -169,7 +169,23 @@ func (w *world) rollAll(ctx context.Context) error {
 			}
 		}
 	}
-	return lab.Pause(ctx, calm)
+	if err := lab.Pause(ctx, calm); err != nil {
+		return err
+	}
+	return w.awaitConnected(ctx)
+}
+
+// awaitConnected waits until everybody has a connection: after a kill some may
+// have tried several times, each after a longer pause.
+func (w *world) awaitConnected(ctx context.Context) error {
+	for _, m := range w.members {
+		for !m.isConnected() {
+			if err := lab.Pause(ctx, 20*time.Millisecond); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (w *world) rollOne(ctx context.Context, n *lab.Node) (err error) {
