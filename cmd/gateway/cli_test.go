@@ -82,7 +82,7 @@ func TestMistakesOfTheCommandLine(t *testing.T) {
 		stderr string
 	}{
 		{"unknown command", []string{"sevre"},
-			"gateway: \"sevre\": unknown command (did you mean serve?); there are serve, connect, token, healthcheck, version, help\n"},
+			"gateway: \"sevre\": unknown command (did you mean serve?); there are serve, connect, check, token, healthcheck, version, help\n"},
 		{"nothing configured", nil,
 			"gateway: jwt_secret (GATEWAY_JWT_SECRET): is required\n" +
 				"gateway: redis (--redis, GATEWAY_REDIS): is required, for example redis://127.0.0.1:6379\n"},

@@ -49,6 +49,7 @@ func commands() []command {
 	return []command{
 		{"serve", "run a node; the default", serve, serveUsage},
 		{"connect", "connect to a gateway as a client: show what comes, publish what is typed", connect, connectUsage},
+		{"check", "prove that a gateway delivers, as a client sees it", check, checkUsage},
 		{"token", "print a token for a user, signed with the configured secret", token, tokenUsage},
 		{"healthcheck", "ask a node on this host whether it lives", healthcheck, healthcheckUsage},
 		{"version", "print the version", printVersion, versionUsage},
