@@ -62,7 +62,7 @@ func newBench(name string, o options, stderr io.Writer) (*bench, error) {
 	for i := range o.connections {
 		s := &subscriber{
 			bench: b, number: i,
-			user: fmt.Sprint("bench-", i), rooms: o.roomsOf(i),
+			user: fmt.Sprint(o.name, "-", i), rooms: o.roomsOf(i),
 			streams: make(map[string]*stream),
 		}
 		var err error
@@ -79,7 +79,7 @@ func newBench(name string, o options, stderr io.Writer) (*bench, error) {
 func (o *options) roomsOf(connection int) []string {
 	rooms := make([]string, o.roomsEach)
 	for i := range rooms {
-		rooms[i] = fmt.Sprint("bench:", (connection*o.roomsEach+i)%o.rooms)
+		rooms[i] = fmt.Sprint(o.name, ":", (connection*o.roomsEach+i)%o.rooms)
 	}
 	return rooms
 }

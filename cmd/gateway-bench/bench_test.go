@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,6 +107,61 @@ func TestScenarios(t *testing.T) {
 }
 
 // TestWrongUse: every mistake is one line that names the flag, and code 2.
+// interrupter is a stderr on which a line says that it is time for a signal.
+type interrupter struct {
+	t    *testing.T
+	line string
+	once sync.Once
+}
+
+func (i *interrupter) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), i.line) {
+		i.once.Do(func() {
+			if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+				i.t.Error(err)
+			}
+		})
+	}
+	return len(b), nil
+}
+
+func TestASignalEndsTheLoadOfARoll(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	l, err := lab.New(ctx, "")
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := l.AddNode("one")
+	if err == nil {
+		err = n.AwaitReady(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	code := run([]string{
+		"roll", "--url", "ws://" + n.Public + "/ws", "--api", "http://" + n.Admin, "--api-key", lab.APIKey, "--jwt-secret", lab.Secret,
+		"--connections", "10", "--duration", "1h", "--name", "other", "--json", "-",
+	}, &out, &interrupter{t: t, line: "roll the nodes now"})
+	var r report
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil || code != exitOK {
+		t.Fatalf("code %d, %v: %s", code, err, &out)
+	}
+	figures := make(map[string]float64)
+	for _, f := range r.Figures {
+		figures[f.Name] = f.Value
+	}
+	if figures["published"] == 0 || figures["received"] < figures["published"] || figures["lost"] != 0 {
+		t.Errorf("%s", &out)
+	}
+}
+
 func TestWrongUse(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{

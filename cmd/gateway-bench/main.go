@@ -50,6 +50,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	name := "help"
 	if len(args) > 0 {
 		name, args = strings.TrimLeft(args[0], "-"), args[1:]
@@ -93,10 +94,7 @@ func (s scenario) start(ctx context.Context, args []string, stdout, stderr io.Wr
 	if err == nil {
 		err = b.verify()
 	}
-	b.report.print(stdout)
-	if o.json != "" {
-		err = errors.Join(err, b.report.write(o.json))
-	}
+	err = errors.Join(err, b.report.tell(stdout, o.json))
 	if err != nil {
 		return exitFailed, err
 	}

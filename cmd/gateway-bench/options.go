@@ -29,7 +29,8 @@ type options struct {
 	parallel    int
 	pids        []watched
 	json        string
-	keyed       bool // publish with idempotency keys
+	name        string // begins the names of users and rooms
+	keyed       bool   // publish with idempotency keys
 }
 
 // watched is a process whose CPU time and memory are reported.
@@ -52,6 +53,7 @@ func defaultOptions() options {
 		warmUp:      2 * time.Second,
 		duration:    10 * time.Second,
 		parallel:    128,
+		name:        "bench",
 	}
 }
 
@@ -74,7 +76,8 @@ func (o *options) parse(s scenario, args []string, stdout io.Writer) error {
 	f.Func("pid", "processes to report CPU time and memory of, as gateway=123,redis=456; a name may come more than once", func(v string) error {
 		return parsePIDs(v, &o.pids)
 	})
-	f.StringVar(&o.json, "json", o.json, "file for the figures as JSON")
+	f.StringVar(&o.json, "json", o.json, "file for the figures as JSON; - prints one line of JSON in the place of the table")
+	f.StringVar(&o.name, "name", o.name, "what the names of users and rooms begin with: several runs at a time need different ones")
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(stdout, "Usage: gateway-bench %s [flags]\n\nLoad: %s.\n\n", s.name, s.summary)

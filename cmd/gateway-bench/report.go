@@ -59,6 +59,19 @@ func (f figure) text() string {
 	return strconv.FormatFloat(f.Value, 'f', decimals, 64)
 }
 
+// tell prints the figures, and writes them to a file if one is named; "-" is one
+// line of JSON in the place of the table.
+func (r *report) tell(stdout io.Writer, file string) error {
+	if file == "-" {
+		return json.NewEncoder(stdout).Encode(r)
+	}
+	r.print(stdout)
+	if file == "" {
+		return nil
+	}
+	return r.write(file)
+}
+
 func (r *report) write(path string) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

@@ -17,13 +17,15 @@ import (
 )
 
 // roll has clients that follow the protocol stay connected under steady load,
-// while somebody else replaces the nodes, and tells what they noticed.
+// while somebody else replaces the nodes, and tells what they noticed. A signal
+// ends the load early, when the nodes are done, and nothing else.
 func roll(ctx context.Context, b *bench) error {
 	if b.rate == 0 {
 		b.rate = 100
 	}
 	r := &rolling{bench: b, way: newWay(b.urls)}
-	running, stop := context.WithCancel(ctx)
+	rest := context.WithoutCancel(ctx)
+	running, stop := context.WithCancel(rest)
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	defer stop()
@@ -49,11 +51,13 @@ func roll(ctx context.Context, b *bench) error {
 		return err
 	}
 	b.progress.phase("roll the nodes now")
-	if err := r.load(ctx); err != nil {
+	loading, enough := context.WithTimeout(ctx, b.duration)
+	defer enough()
+	if err := r.load(rest, loading.Done()); err != nil {
 		return err
 	}
 	b.progress.phase("waiting for what is under way")
-	if err := b.settle(ctx); err != nil {
+	if err := b.settle(rest); err != nil {
 		return err
 	}
 	r.report()
@@ -138,22 +142,29 @@ func (s *subscriber) message(m client.Message) {
 	s.bench.arrived(n.n)
 }
 
-// load publishes at --rate to random rooms and inboxes. What is not acknowledged
-// is published again, with the same key.
-func (r *rolling) load(ctx context.Context) error {
+// ackTimeout is how long a message is published again and again; the gateway keeps
+// keys for longer.
+const ackTimeout = time.Minute
+
+// load publishes at --rate to random rooms and inboxes until it is enough. What is
+// not acknowledged is published again, with the same key.
+func (r *rolling) load(ctx context.Context, enough <-chan struct{}) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	b := r.bench
 	rooms, inRoom := b.perRoom()
-	loading, stop := context.WithTimeout(ctx, b.duration)
-	defer stop()
 	tick := time.NewTicker(time.Second / time.Duration(b.rate))
 	defer tick.Stop()
 	var wg sync.WaitGroup
-	defer wg.Wait()
 	for {
 		select {
 		case <-tick.C:
-		case <-loading.Done():
-			return ctx.Err()
+		case <-ctx.Done():
+			wg.Wait()
+			return context.Cause(ctx)
+		case <-enough:
+			wg.Wait()
+			return context.Cause(ctx)
 		}
 		channel := rooms[rand.N(len(rooms))]
 		receivers := inRoom[channel]
@@ -161,11 +172,22 @@ func (r *rolling) load(ctx context.Context) error {
 			channel, receivers = wire.Inbox(b.subscribers[rand.N(b.connections)].user), 1
 		}
 		wg.Go(func() {
-			f := b.fly(receivers)
-			for b.send(ctx, f, channel) != nil && ctx.Err() == nil {
-				_ = pause(ctx, 50*time.Millisecond)
+			if err := r.insist(ctx, b.fly(receivers), channel); err != nil {
+				cancel(err)
 			}
 		})
+	}
+}
+
+// insist publishes a message until it is acknowledged.
+func (r *rolling) insist(ctx context.Context, f *flight, channel string) error {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	for {
+		err := r.bench.send(ctx, f, channel)
+		if err == nil || pause(ctx, 50*time.Millisecond) != nil {
+			return err
+		}
 	}
 }
 
