@@ -78,6 +78,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		wheel:      new(wheel),
 		rebalances: make(chan float64, 1),
 	}
+	registerReady(deps.Registry, g.Ready)
 	g.calls = newCalls(g)
 	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
 	g.life, g.end = context.WithCancel(context.Background())

@@ -87,6 +87,18 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 	return m
 }
 
+// registerReady makes what /readyz says a metric.
+func registerReady(reg prometheus.Registerer, ready func() error) {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gateway_ready", Help: "1 while the node is ready, as /readyz says, else 0.",
+	}, func() float64 {
+		if ready() != nil {
+			return 0
+		}
+		return 1
+	}))
+}
+
 // factory makes metrics that are registered.
 type factory struct{ reg prometheus.Registerer }
 

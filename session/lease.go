@@ -15,6 +15,7 @@ type lease struct {
 	until  time.Time // no later than its end, by this node's clock
 	ends   int64     // its end, ms of Redis's clock
 	shaky  bool      // a heartbeat has failed since the last that worked
+	warned time.Time // when that was last logged
 }
 
 // leases is what Redis knew of all leases at one moment.
@@ -42,6 +43,16 @@ func (l leases) over() map[string]int64 {
 		}
 	}
 	return over
+}
+
+// lives reports whether a node had a lease that had not ended.
+func (l leases) lives(id NodeID) bool {
+	for lease, end := range l.ends {
+		if end > l.now && nodeOf(lease) == id {
+			return true
+		}
+	}
+	return false
 }
 
 // clock returns what Redis's clock shows at t, or a little less.
@@ -140,13 +151,20 @@ func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool
 	r.offerSweep(seen)
 }
 
+// warnEvery is how often a heartbeat that fails again and again is told: what is
+// wrong may have changed meanwhile.
+const warnEvery = time.Minute
+
 func (r *Registry) missedBeat(err error) {
 	r.metrics.renewals[leaseError].Inc()
 	r.mu.Lock()
-	first := !r.lease.shaky
+	due := !r.lease.shaky || time.Since(r.lease.warned) >= warnEvery
 	r.lease.shaky = true
+	if due {
+		r.lease.warned = time.Now()
+	}
 	r.mu.Unlock()
-	if first {
+	if due {
 		r.log.Warn("heartbeat failed", "error", err)
 	}
 }

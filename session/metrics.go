@@ -26,6 +26,7 @@ type metrics struct {
 	renewals    map[renewal]prometheus.Counter
 	writeErrors prometheus.Counter
 	gone        prometheus.Counter
+	nodesLost   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, sessions func() int) *metrics {
@@ -52,6 +53,10 @@ func newMetrics(reg prometheus.Registerer, sessions func() int) *metrics {
 			Name: "gateway_sessions_gone_total",
 			Help: "Sessions that were over and that this node told of: presence and events.",
 		}),
+		nodesLost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gateway_nodes_lost_total",
+			Help: "Nodes that died and whose sessions this node has taken care of.",
+		}),
 	}
 	for _, r := range []claimResult{claimNew, claimResumed, claimLimit, claimError} {
 		m.claims[r] = claims.WithLabelValues(string(r))
@@ -60,7 +65,7 @@ func newMetrics(reg prometheus.Registerer, sessions func() int) *metrics {
 		m.renewals[r] = renewals.WithLabelValues(string(r))
 	}
 	if reg != nil {
-		reg.MustRegister(held, claims, renewals, m.writeErrors, m.gone)
+		reg.MustRegister(held, claims, renewals, m.writeErrors, m.gone, m.nodesLost)
 	}
 	return m
 }

@@ -47,34 +47,42 @@ func (r *Registry) sweepAll(ctx context.Context) error {
 		return fmt.Errorf("read leases: %w", err)
 	}
 	for lease, end := range seen.over() {
-		if err := r.sweep(ctx, lease, end); err != nil {
+		died, err := r.sweep(ctx, lease, end)
+		if err != nil {
 			return fmt.Errorf("sweep %s: %w", lease, err)
 		}
-		r.log.Info("lease swept", "lease", lease)
+		died = died && !seen.lives(nodeOf(lease)) // it may have taken another lease
+		if died {
+			r.metrics.nodesLost.Inc()
+		}
+		r.log.Info("lease swept", "lease", lease, "died", died)
 	}
 	return nil
 }
 
 // sweep lets every session still connected under a lease be left since its
 // end, and forgets the lease. An entry leaves the index only after its session
-// was dealt with.
-func (r *Registry) sweep(ctx context.Context, lease string, end int64) error {
+// was dealt with. died: the node did not end the lease itself, and no other node
+// has swept it.
+func (r *Registry) sweep(ctx context.Context, lease string, end int64) (died bool, err error) {
 	for {
 		entries, err := r.rdb.SRandMemberN(ctx, r.keys.index(lease), batchSize).Result()
 		if err != nil {
-			return fmt.Errorf("read index: %w", err)
+			return false, fmt.Errorf("read index: %w", err)
 		}
 		if len(entries) == 0 {
 			break
 		}
 		if err := r.sweepBatch(ctx, lease, end, entries); err != nil {
-			return err
+			return false, err
 		}
 	}
-	if err := r.run(ctx, newCall(forgetScript, r.keys.nodes(), lease)); err != nil {
-		return fmt.Errorf("forget lease: %w", err)
+	forget := newCall(forgetScript, r.keys.nodes(), lease)
+	if err := r.run(ctx, forget); err != nil {
+		return false, fmt.Errorf("forget lease: %w", err)
 	}
-	return nil
+	n, err := forget.answer.Int()
+	return n == 1, err
 }
 
 func (r *Registry) sweepBatch(ctx context.Context, lease string, end int64, entries []string) error {
@@ -154,5 +162,6 @@ func (r *Registry) release(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("end lease: %w", err)
 	}
-	return r.sweep(ctx, held.id, seen.ends[held.id])
+	_, err = r.sweep(ctx, held.id, seen.ends[held.id])
+	return err
 }

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// prometheus is a Prometheus of this machine that scrapes the pods, through the API
+// server since pods need not be reachable from here, and has the chart's alerts.
+type prometheus struct {
+	process *exec.Cmd
+	url     string
+}
+
+const prometheusConfig = `
+global: {scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 2s}
+rule_files: [%q]
+scrape_configs:
+  - job_name: gateway
+    kubernetes_sd_configs:
+      - {role: pod, kubeconfig_file: %q, namespaces: {names: [default]}}
+    scheme: https
+    tls_config: &tls {ca_file: %q, cert_file: %q, key_file: %q}
+    relabel_configs:
+      - {source_labels: [__meta_kubernetes_pod_container_port_name], regex: admin, action: keep}
+      - {source_labels: [__meta_kubernetes_pod_phase], regex: Running, action: keep}
+      - {source_labels: [__meta_kubernetes_pod_name], target_label: instance}
+      - {source_labels: [__meta_kubernetes_pod_name], target_label: pod}
+      - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}
+      - {source_labels: [__meta_kubernetes_namespace, __meta_kubernetes_pod_name], separator: /, regex: (.+)/(.+), target_label: __metrics_path__, replacement: "/api/v1/namespaces/$1/pods/$2:9090/proxy/metrics"}
+      - {target_label: __address__, replacement: %q}
+`
+
+// credentials of the kubeconfig, as files.
+func (w *world) credentials(ctx context.Context) (server string, files [3]string, err error) {
+	out, err := kubectl(ctx, "config", "view", "--minify", "--raw", "--flatten", "-o",
+		"jsonpath={.clusters[0].cluster.server} {.clusters[0].cluster.certificate-authority-data} {.users[0].user.client-certificate-data} {.users[0].user.client-key-data}").output()
+	if err != nil {
+		return "", files, err
+	}
+	fields := strings.Fields(out)
+	if len(fields) != 4 {
+		return "", files, errors.New("the kubeconfig has no client certificate")
+	}
+	for i, name := range []string{"ca.crt", "client.crt", "client.key"} {
+		b, err := base64.StdEncoding.DecodeString(fields[i+1])
+		if err != nil {
+			return "", files, err
+		}
+		files[i] = filepath.Join(w.dir, name)
+		if err := os.WriteFile(files[i], b, 0o600); err != nil {
+			return "", files, err
+		}
+	}
+	return strings.TrimPrefix(fields[0], "https://"), files, nil
+}
+
+func (w *world) startPrometheus(ctx context.Context) error {
+	server, files, err := w.credentials(ctx)
+	if err != nil {
+		return err
+	}
+	flat, err := kubectl(ctx, "config", "view", "--minify", "--raw", "--flatten").output()
+	if err != nil {
+		return err
+	}
+	kubeconfig := filepath.Join(w.dir, "kubeconfig")
+	rules, err := filepath.Abs(filepath.Join(chart, "rules", "gateway.rules.yaml"))
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(w.dir, "prometheus.yaml")
+	if err := errors.Join(os.WriteFile(kubeconfig, []byte(flat), 0o600),
+		os.WriteFile(config, fmt.Appendf(nil, prometheusConfig, rules, kubeconfig, files[0], files[1], files[2], server), 0o600)); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	address := ln.Addr().String()
+	if err := ln.Close(); err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(w.dir, "prometheus.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	p := exec.Command("prometheus", "--config.file", config, "--storage.tsdb.path", filepath.Join(w.dir, "tsdb"), "--web.listen-address", address)
+	p.Stdout, p.Stderr = log, log
+	if err := p.Start(); err != nil {
+		return err
+	}
+	w.prom = &prometheus{p, "http://" + address}
+	err = await(ctx, time.Minute, "Prometheus to scrape two gateways", func() (bool, error) {
+		up, err := w.prom.query(ctx, `count(up == 1 and on (instance) gateway_build_info)`)
+		return len(up) == 1 && up[0].Value[1] == "2", err
+	})
+	if err != nil {
+		said, _ := os.ReadFile(log.Name()) // for the message only
+		return fmt.Errorf("%w\n%s", err, tail(string(said)))
+	}
+	return nil
+}
+
+func (p *prometheus) stop() {
+	_ = p.process.Process.Kill()
+	_ = p.process.Wait()
+}
+
+type sample struct {
+	Metric map[string]string
+	Value  [2]any // time, value
+}
+
+func (p *prometheus) query(ctx context.Context, expr string) ([]sample, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/query?query="+url.QueryEscape(expr), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Error string
+		Data  struct{ Result []sample }
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return nil, err
+	}
+	if answer.Error != "" {
+		return nil, errors.New(answer.Error)
+	}
+	return answer.Data.Result, nil
+}
+
+// await waits until alerts fire.
+func (p *prometheus) await(ctx context.Context, alerts ...string) error {
+	for _, name := range alerts {
+		err := await(ctx, 4*time.Minute, "the alert "+name, func() (bool, error) {
+			firing, err := p.query(ctx, fmt.Sprintf(`ALERTS{alertname=%q,alertstate="firing"}`, name))
+			return len(firing) > 0, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quiet says which alerts have fired since.
+func (p *prometheus) quiet(ctx context.Context, since time.Time) error {
+	window := fmt.Sprintf("%ds", int(time.Since(since).Seconds())+1)
+	fired, err := p.query(ctx, fmt.Sprintf(`count by (alertname) (max_over_time(ALERTS{alertstate="firing",severity!="info"}[%s]))`, window))
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, s := range fired {
+		names = append(names, s.Metric["alertname"])
+	}
+	if len(names) > 0 {
+		slices.Sort(names)
+		return fmt.Errorf("alerts have fired: %s", strings.Join(names, ", "))
+	}
+	return nil
+}
