@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
+	"go.opentelemetry.io/otel/trace"
 
 	"wssgateway/gateway/wire"
 )
@@ -32,6 +33,8 @@ const maxPublications = 1000
 
 // apiPublish publishes one message, or an array of them in order.
 func (g *Gateway) apiPublish(gc *gin.Context) {
+	parent, end := g.hub.tracing.serve("POST /v1/publish", gc.Request.Header)
+	defer func() { end(gc.Writer.Status()) }()
 	limit := int64(g.cfg.Limits.FrameSize) * 16
 	body, err := io.ReadAll(http.MaxBytesReader(gc.Writer, gc.Request.Body, limit))
 	if err != nil {
@@ -43,10 +46,10 @@ func (g *Gateway) apiPublish(gc *gin.Context) {
 		return
 	}
 	if body = bytes.TrimSpace(body); len(body) > 0 && body[0] == '[' {
-		g.publishArray(gc, body)
+		g.publishArray(gc, body, parent)
 		return
 	}
-	answer := g.publishAll([]json.RawMessage{body})[0]
+	answer := g.publishAll([]json.RawMessage{body}, parent)[0]
 	if p, ok := answer.(problemDocument); ok {
 		problem(gc, p.Status, p.Code, p.Detail)
 		return
@@ -56,7 +59,7 @@ func (g *Gateway) apiPublish(gc *gin.Context) {
 
 // publishArray answers 200 with an array in the same order, a problem document
 // in the place of what failed.
-func (g *Gateway) publishArray(gc *gin.Context, body []byte) {
+func (g *Gateway) publishArray(gc *gin.Context, body []byte, parent trace.SpanContext) {
 	var elements []json.RawMessage
 	if err := json.Unmarshal(body, &elements); err != nil {
 		problem(gc, http.StatusBadRequest, wire.BadRequest, "the body is not JSON")
@@ -66,12 +69,12 @@ func (g *Gateway) publishArray(gc *gin.Context, body []byte) {
 		problem(gc, http.StatusRequestEntityTooLarge, wire.TooLarge, "the array has too many messages")
 		return
 	}
-	gc.JSON(http.StatusOK, g.publishAll(elements))
+	gc.JSON(http.StatusOK, g.publishAll(elements, parent))
 }
 
 // publishAll publishes messages, those of one channel in their order, channels
 // side by side. It returns an answer for each.
-func (g *Gateway) publishAll(elements []json.RawMessage) []any {
+func (g *Gateway) publishAll(elements []json.RawMessage, parent trace.SpanContext) []any {
 	answers := make([]any, len(elements))
 	publications := make([]publication, len(elements))
 	byChannel := make(map[string][]int)
@@ -81,6 +84,7 @@ func (g *Gateway) publishAll(elements []json.RawMessage) []any {
 			answers[i] = problemOf(err)
 			continue
 		}
+		publications[i].message.parent = parent
 		byChannel[channel] = append(byChannel[channel], i)
 	}
 	var wg sync.WaitGroup

@@ -29,6 +29,7 @@ var keepers = map[string][]string{
 	"github.com/gin-gonic/gin":       {"gateway"},
 	"github.com/redis/go-redis/":     {"broker", "broker/redistest", "session", "cmd/gateway"},
 	"github.com/alicebob/miniredis/": {"broker/redistest", "cmd/gateway"},
+	"go.opentelemetry.io/otel/sdk":   {"cmd/gateway"},
 	"nhooyr.io/websocket":            {},
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"wssgateway/broker"
 	"wssgateway/session"
@@ -28,6 +29,7 @@ type Deps struct {
 	Logger   *slog.Logger
 	Registry *prometheus.Registry // served at /metrics
 	Console  http.Handler         // served at / if not nil
+	Tracer   trace.Tracer         // follows messages if not nil
 }
 
 // Gateway is one node.
@@ -86,7 +88,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if g.hub, err = newHub(deps.Broker, m, deps.Logger); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	g.hub.packs = cfg.Compression
+	g.hub.packs, g.hub.tracing = cfg.Compression, newTracing(deps.Tracer)
 	g.presence = newPresence(g)
 	if g.public, err = g.publicHandler(deps.Console); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)

@@ -24,6 +24,7 @@ type hub struct {
 	log     *slog.Logger
 	shards  []*shard
 	next    atomic.Uint32        // the shard of the next connection
+	tracing *tracing             // nil: off
 	packs   bool                 // some connections may compress
 	doubted func(channel string) // its members may be lost; called with locks held; may be nil
 
@@ -333,7 +334,7 @@ func (ch *channel) Deliver(m broker.Message) {
 	if err != nil {
 		ch.hub.refuse(ch.name, err)
 	}
-	it := item{kind: itemFrame, channel: ch, id: m.ID, frame: frame, at: m.At}
+	it := item{kind: itemFrame, channel: ch, id: m.ID, frame: frame, at: m.At, traced: ch.hub.tracing.receive(payload)}
 	if ch.hub.packs {
 		it.packed = new(packed)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"strings"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"wssgateway/broker"
 	"wssgateway/gateway/wire"
 )
@@ -29,6 +31,9 @@ type message struct {
 	to     string
 	data   []byte // JSON, or raw bytes if binary
 	binary bool
+
+	parent      trace.SpanContext // what publishes it is part of, if it is followed
+	traceparent string            // set by tracing.publish; "" if it is not followed
 }
 
 // payload returns the message as it is stored. It copies the data.
@@ -44,6 +49,7 @@ func (m *message) payload() []byte {
 
 func (m *message) appendFields(b []byte) []byte {
 	for _, f := range []struct{ name, value string }{
+		{`,"traceparent":`, m.traceparent}, // first: tracing.receive looks there
 		{`,"event":`, m.event}, {`,"from":`, m.from}, {`,"to":`, m.to},
 	} {
 		if f.value != "" {

@@ -70,6 +70,7 @@ func (g *Gateway) publish(channel string, m *message, key, scope string) (broker
 	ctx, cancel := g.requestContext()
 	defer cancel()
 	class := g.cfg.class(channel)
+	published := g.hub.tracing.publish(channel, m)
 	id, err := g.broker.Publish(ctx, broker.Publication{
 		Channel:   channel,
 		Payload:   m.payload(),
@@ -78,6 +79,7 @@ func (g *Gateway) publish(channel string, m *message, key, scope string) (broker
 		Scope:     scope,
 		Durable:   class.Durable,
 	})
+	published(id, err)
 	if err != nil {
 		g.log.Debug("not published", "channel", channel, "error", err)
 	}

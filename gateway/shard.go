@@ -32,6 +32,7 @@ type item struct {
 	packed  *packed   // nil unless there may be connections that compress
 	except  string    // user who does not get it; "" for none
 	at      time.Time // when the message was published
+	traced  *traced   // nil unless its way is followed
 	done    chan struct{}
 }
 
@@ -210,6 +211,7 @@ func (s *shard) flush() {
 	for i := range s.rounds {
 		r := &s.rounds[i]
 		s.hub.metrics.delivered(r.items, r.deliveries, r.bytes)
+		s.hub.tracing.delivered(r)
 		clear(r.items)
 		*r = round{items: r.items[:0]}
 	}

@@ -23,6 +23,8 @@ type config struct {
 
 	gateway.Config
 
+	Tracing tracingConfig `config:"tracing"`
+
 	// origins says where a setting was set, in the operator's own words; what
 	// is not in it has its default. Written by the loader only.
 	origins origins
@@ -35,6 +37,7 @@ func defaultConfig(dev bool) config {
 		LogLevel:  "info",
 		LogFormat: "text",
 		Config:    gateway.DefaultConfig(),
+		Tracing:   tracingConfig{Sample: 0.01},
 	}
 	// Without a host name node_name stays empty, and validation asks for it.
 	c.NodeName, _ = os.Hostname()
@@ -53,7 +56,7 @@ func (c *config) validateAll() error {
 	if !slices.Contains(logFormats, c.LogFormat) {
 		errs = append(errs, fmt.Errorf("log_format: %s is not text or json", quote(c.LogFormat)))
 	}
-	errs = append(errs, c.validateRedis(), c.validateDevelopment())
+	errs = append(errs, c.validateRedis(), c.validateDevelopment(), c.Tracing.validate())
 	return errors.Join(errs...)
 }
 

@@ -27,6 +27,7 @@ var helpGroups = []struct {
 		"drain_delay", "drain_timeout",
 	}},
 	{"Calls", []string{"calls"}},
+	{"Traces", []string{"tracing"}},
 	{"Limits", []string{"limits"}},
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
 	"wssgateway/broker"
 	"wssgateway/gateway"
@@ -25,7 +26,7 @@ type node struct {
 	log      *slog.Logger
 }
 
-func newNode(cfg *config, rdb redis.UniversalClient, logger *slog.Logger) (*node, error) {
+func newNode(cfg *config, rdb redis.UniversalClient, tracer trace.Tracer, logger *slog.Logger) (*node, error) {
 	b := buildInfo()
 	registry := newRegistry(b)
 	n := &node{build: b, log: logger}
@@ -64,6 +65,7 @@ func newNode(cfg *config, rdb redis.UniversalClient, logger *slog.Logger) (*node
 		Logger:   logger,
 		Registry: registry,
 		Console:  console,
+		Tracer:   tracer,
 	})
 	return n, err
 }

@@ -47,7 +47,12 @@ func runNode(ctx context.Context, cfg *config, bound *listeners, stdout io.Write
 		return err
 	}
 	defer s.close()
-	n, err := newNode(cfg, s.client, logger)
+	tracer, stopTracing, err := startTracing(cfg, buildInfo(), logger)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
+	n, err := newNode(cfg, s.client, tracer, logger)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 type prometheus struct {
 	process *exec.Cmd
 	url     string
+	forget  context.CancelFunc // ends the list of targets
 }
 
 const prometheusConfig = `
@@ -29,19 +30,54 @@ global: {scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 2s}
 rule_files: [%q]
 scrape_configs:
   - job_name: gateway
-    kubernetes_sd_configs:
-      - {role: pod, kubeconfig_file: %q, namespaces: {names: [default]}}
+    file_sd_configs: [{files: [%q], refresh_interval: 5s}]
     scheme: https
-    tls_config: &tls {ca_file: %q, cert_file: %q, key_file: %q}
-    relabel_configs:
-      - {source_labels: [__meta_kubernetes_pod_container_port_name], regex: admin, action: keep}
-      - {source_labels: [__meta_kubernetes_pod_phase], regex: Running, action: keep}
-      - {source_labels: [__meta_kubernetes_pod_name], target_label: instance}
-      - {source_labels: [__meta_kubernetes_pod_name], target_label: pod}
-      - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}
-      - {source_labels: [__meta_kubernetes_namespace, __meta_kubernetes_pod_name], separator: /, regex: (.+)/(.+), target_label: __metrics_path__, replacement: "/api/v1/namespaces/$1/pods/$2:9090/proxy/metrics"}
-      - {target_label: __address__, replacement: %q}
+    tls_config: {ca_file: %q, cert_file: %q, key_file: %q}
 `
+
+// target is a pod, as file_sd_configs have it.
+type target struct {
+	Targets []string          `json:"targets"`
+	Labels  map[string]string `json:"labels"`
+}
+
+// listTargets tells Prometheus which pods there are until ctx is done: not every
+// build of it can ask Kubernetes.
+func (w *world) listTargets(ctx context.Context, file, server string) {
+	for {
+		pods, err := w.pods(ctx)
+		if err == nil {
+			err = writeTargets(file, server, pods)
+		}
+		if err != nil && ctx.Err() == nil {
+			w.say("targets: %v", err)
+		}
+		if pause(ctx, time.Second) != nil {
+			return
+		}
+	}
+}
+
+func writeTargets(file, server string, pods []pod) error {
+	list := []target{}
+	for _, p := range pods {
+		if p.Status.Phase != "Running" {
+			continue
+		}
+		list = append(list, target{[]string{server}, map[string]string{
+			"__metrics_path__": "/api/v1/namespaces/default/pods/" + p.Metadata.Name + ":9090/proxy/metrics",
+			"instance":         p.Metadata.Name, "pod": p.Metadata.Name, "namespace": "default",
+		}})
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
 
 // credentials of the kubeconfig, as files.
 func (w *world) credentials(ctx context.Context) (server string, files [3]string, err error) {
@@ -72,18 +108,12 @@ func (w *world) startPrometheus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	flat, err := kubectl(ctx, "config", "view", "--minify", "--raw", "--flatten").output()
-	if err != nil {
-		return err
-	}
-	kubeconfig := filepath.Join(w.dir, "kubeconfig")
 	rules, err := filepath.Abs(filepath.Join(chart, "rules", "gateway.rules.yaml"))
 	if err != nil {
 		return err
 	}
-	config := filepath.Join(w.dir, "prometheus.yaml")
-	if err := errors.Join(os.WriteFile(kubeconfig, []byte(flat), 0o600),
-		os.WriteFile(config, fmt.Appendf(nil, prometheusConfig, rules, kubeconfig, files[0], files[1], files[2], server), 0o600)); err != nil {
+	config, targets := filepath.Join(w.dir, "prometheus.yaml"), filepath.Join(w.dir, "targets.json")
+	if err := os.WriteFile(config, fmt.Appendf(nil, prometheusConfig, rules, targets, files[0], files[1], files[2]), 0o600); err != nil {
 		return err
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -104,7 +134,9 @@ func (w *world) startPrometheus(ctx context.Context) error {
 	if err := p.Start(); err != nil {
 		return err
 	}
-	w.prom = &prometheus{p, "http://" + address}
+	listing, stopListing := context.WithCancel(ctx)
+	go w.listTargets(listing, targets, server)
+	w.prom = &prometheus{p, "http://" + address, stopListing}
 	err = await(ctx, time.Minute, "Prometheus to scrape two gateways", func() (bool, error) {
 		up, err := w.prom.query(ctx, `count(up == 1 and on (instance) gateway_build_info)`)
 		return len(up) == 1 && up[0].Value[1] == "2", err
@@ -117,6 +149,7 @@ func (w *world) startPrometheus(ctx context.Context) error {
 }
 
 func (p *prometheus) stop() {
+	p.forget()
 	_ = p.process.Process.Kill()
 	_ = p.process.Wait()
 }
