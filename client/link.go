@@ -19,7 +19,7 @@ import (
 const (
 	// openTimeout bounds a handshake and the connect request after it; the gateway
 	// answers that within five seconds.
-	openTimeout = 15 * time.Second
+	openTimeout = 10 * time.Second
 	// writeTimeout is how long the gateway may take nothing.
 	writeTimeout = 20 * time.Second
 	// readLimit bounds a frame: the longest are histories.

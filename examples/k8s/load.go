@@ -1,15 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"sync"
 	"time"
+
+	examples "wssgateway/examples/lab"
 )
 
 // way is how clients reach the gateways.
@@ -31,8 +29,10 @@ type load struct {
 	ready  chan struct{} // closed when all clients are connected
 	done   chan struct{} // closed when the pod has said its last
 
-	mu  sync.Mutex // guards what follows
-	log strings.Builder
+	// Set before done is closed.
+	figures examples.Figures
+	said    string
+	err     error
 }
 
 const loadPod = `
@@ -78,9 +78,9 @@ func (w *world) startLoad(ctx context.Context, rate int) ([]*load, error) {
 		select {
 		case <-l.ready:
 		case <-l.done:
-			return all, fmt.Errorf("%s: %s", l.pod, l.said())
+			return all, fmt.Errorf("%s: %w\n%s", l.pod, l.err, tail(l.said))
 		case <-time.After(time.Minute):
-			return all, fmt.Errorf("%s: not connected: %s", l.pod, l.said())
+			return all, fmt.Errorf("%s: the clients are not connected", l.pod)
 		}
 	}
 	return all, nil
@@ -98,30 +98,13 @@ func (l *load) follow(ctx context.Context) error {
 	go func() { _ = in.CloseWithError(c.Wait()) }() // read to the end below, however it ends
 	go func() {
 		defer close(l.done)
-		lines := bufio.NewScanner(out)
-		lines.Buffer(nil, 1<<20)
-		connected := false
-		for lines.Scan() {
-			l.mu.Lock()
-			fmt.Fprintln(&l.log, lines.Text())
-			l.mu.Unlock()
-			if !connected && strings.Contains(lines.Text(), "roll the nodes now") {
-				connected = true
-				close(l.ready)
-			}
-		}
+		l.figures, l.said, l.err = examples.ReadRoll(out, func() { close(l.ready) })
 	}()
 	return nil
 }
 
-func (l *load) said() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return tail(l.log.String())
-}
-
 // stop ends the load, waits for what is under way, and returns what came of it.
-func (l *load) stop(ctx context.Context) (figures, error) {
+func (l *load) stop(ctx context.Context) (examples.Figures, error) {
 	defer l.cancel()
 	if err := kubectl(ctx, "delete", "pod", l.pod, "--wait=true", "--timeout=120s").run(); err != nil {
 		return nil, err
@@ -131,57 +114,15 @@ func (l *load) stop(ctx context.Context) (figures, error) {
 	case <-time.After(10 * time.Second):
 		return nil, fmt.Errorf("%s: its log does not end", l.pod)
 	}
-	var report struct {
-		Figures []struct {
-			Name  string
-			Value float64
-		}
+	if l.figures == nil {
+		return nil, fmt.Errorf("%s: %w\n%s", l.pod, l.err, tail(l.said))
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.log.String()) {
-		if strings.HasPrefix(line, "{") {
-			if err := json.Unmarshal([]byte(line), &report); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if len(report.Figures) == 0 {
-		return nil, fmt.Errorf("%s: no report:\n%s", l.pod, tail(l.log.String()))
-	}
-	f := make(figures)
-	for _, figure := range report.Figures {
-		f[figure.Name] = figure.Value
-	}
-	return f, nil
-}
-
-// figures are those of gateway-bench, by name.
-type figures map[string]float64
-
-// wrong returns the names of those that must be nothing and are not.
-func (f figures) wrong() []string {
-	var wrong []string
-	for _, name := range []string{"lost", "repeated", "out of order", "gaps told", "connections dropped"} {
-		if n, ok := f[name]; !ok || n > 0 {
-			wrong = append(wrong, name)
-		}
-	}
-	if f["published"] == 0 || f["received"] < f["published"] {
-		wrong = append(wrong, "nothing was measured")
-	}
-	return wrong
-}
-
-func (f figures) String() string {
-	return fmt.Sprintf("%5.0f published, %6.0f received, %2.0f lost, %2.0f repeated, %2.0f out of order, %2.0f gaps; %3.0f reconnects (%3.0f handovers), at most %2.0f/s; without a connection %3.0f ms p50, %4.0f max; latency %5.1f ms p50, %6.1f p99",
-		f["published"], f["received"], f["lost"], f["repeated"], f["out of order"], f["gaps told"],
-		f["reconnects"], f["of them handovers"], f["peak reconnects/s"], f["without a connection p50"], f["without a connection max"], f["latency p50"], f["latency p99"])
+	return l.figures, nil
 }
 
 // under does something while clients are connected and messages flow, and returns
 // what they noticed, by way.
-func (w *world) under(ctx context.Context, rate int, do func(context.Context) error) (map[string]figures, error) {
+func (w *world) under(ctx context.Context, rate int, do func(context.Context) error) (map[string]examples.Figures, error) {
 	loads, err := w.startLoad(ctx, rate)
 	defer func() {
 		for _, l := range loads {
@@ -193,7 +134,7 @@ func (w *world) under(ctx context.Context, rate int, do func(context.Context) er
 	}
 	const calm = 2 * time.Second
 	err = errors.Join(pause(ctx, calm), do(ctx), pause(ctx, calm))
-	got := make(map[string]figures)
+	got := make(map[string]examples.Figures)
 	for _, l := range loads {
 		f, stopErr := l.stop(ctx)
 		err = errors.Join(err, stopErr)

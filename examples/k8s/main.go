@@ -164,5 +164,8 @@ config:
   drain_delay: 3s
   drain_timeout: 15s
   limits: {clients: {web: {timeout: 10s}}}
+  # Clients of a machine that was killed may need more than a minute: Kubernetes sends
+  # them there until it has noticed.
+  classes: {"*": {history: {size: 1000}}}
 ingress: {enabled: true, className: traefik, controller: traefik, host: %s}
 `

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	examples "wssgateway/examples/lab"
 )
 
 const chart = "charts/gateway"
@@ -105,11 +107,11 @@ func (w *world) take(ctx context.Context, s step) error {
 }
 
 // judge returns what is not as it should be.
-func (s step) judge(got map[string]figures, clients int) []string {
+func (s step) judge(got map[string]examples.Figures, clients int) []string {
 	var wrong []string
 	for _, way := range ways {
 		f := got[way.name]
-		wrong = append(wrong, f.wrong()...)
+		wrong = append(wrong, f.Wrong()...)
 		// A node that drains has some half of the clients, and nine seconds for
 		// them. Twice that pace is what two that drain one after the other, a
 		// moment apart, may look like.
@@ -307,9 +309,10 @@ func (w *world) killMachine(ctx context.Context) error {
 			return err
 		}
 	}
-	return await(ctx, 3*time.Minute, "Kubernetes to notice", func() (bool, error) {
-		out, err := kubectl(ctx, "get", "endpointslices", "-l", "kubernetes.io/service-name="+release,
-			"-o", "jsonpath={.items[*].endpoints[*].conditions.ready}").output()
-		return err == nil && !strings.Contains(out, "true true"), err
+	err := await(ctx, 3*time.Minute, "Kubernetes to replace the pod", func() (bool, error) {
+		pods, err := w.pods(ctx)
+		left := slices.ContainsFunc(pods, func(p pod) bool { return !p.leaving() && p.Spec.NodeName == w.cluster.fragile() })
+		return err == nil && !left, err
 	})
+	return errors.Join(err, kubectl(ctx, "rollout", "status", "deployment/"+release, "--timeout=120s").run())
 }
