@@ -1,6 +1,10 @@
 # The same targets are what .ci/run calls.
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+HELM := helm.sh/helm/v3/cmd/helm@v3.22.0
+HELM_DOCS := github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 30s
@@ -10,7 +14,7 @@ BASE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run test race story e2e lint fuzz bench bench-floor build tidy-check
+.PHONY: help deps run test race story e2e e2e-k8s proxies lint chart chart-readme chart-tools workflows vulnerabilities fuzz bench bench-floor build image tidy-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +37,34 @@ story: deps ## two gateways and a Redis, one gateway killed: what becomes of the
 
 e2e: deps ## roll three gateways under load, kill them, restart Redis: what becomes of the messages (5 minutes)
 	go run ./examples/e2e
+
+proxies: deps ## nginx and HAProxy in front of two gateways, reloaded and restarted (2 minutes)
+	@.ci/deps nginx haproxy
+	go run ./examples/proxies
+
+e2e-k8s: ## install the chart on a real Kubernetes (kind) and put it through updates, lost machines, no Redis (15 minutes)
+	@.ci/deps prometheus
+	go run ./examples/k8s $(ARGS)
+
+chart: chart-tools ## lint and render the chart, test its alerts
+	@.ci/deps prometheus
+	PATH="$(CURDIR)/bin/tools:$$PATH" go test -tags chart -count 1 ./charts/...
+
+chart-readme: chart-tools ## write charts/gateway/README.md anew from values.yaml
+	bin/tools/helm-docs -c charts
+
+chart-tools:
+	@test -x bin/tools/helm || GOBIN=$(CURDIR)/bin/tools CGO_ENABLED=0 go install -ldflags '-s -w' $(HELM)
+	@test -x bin/tools/helm-docs || GOBIN=$(CURDIR)/bin/tools CGO_ENABLED=0 go install -ldflags '-s -w' $(HELM_DOCS)
+
+image: ## build the image IMAGE (gateway:VERSION), and show that it runs read-only and as nobody (needs docker)
+	@VERSION=$(VERSION) .ci/image
+
+workflows: ## check the workflows of GitHub Actions
+	go run $(ACTIONLINT)
+
+vulnerabilities: ## look up known vulnerabilities in what is used
+	go run $(GOVULNCHECK) ./...
 
 lint: ## gofmt, go vet and golangci-lint (the first time it is compiled: minutes)
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
