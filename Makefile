@@ -4,8 +4,12 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 HELM := helm.sh/helm/v3/cmd/helm@v3.22.0
 HELM_DOCS := github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+SYFT := github.com/anchore/syft/cmd/syft@v1.38.2
+COSIGN := github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+IMAGE ?= gateway:$(VERSION)
+DOCKER ?= docker
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 30s
 BENCH ?= .
@@ -14,7 +18,7 @@ BASE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run test race story e2e e2e-k8s proxies lint chart chart-readme chart-tools workflows vulnerabilities fuzz bench bench-floor build image tidy-check
+.PHONY: help deps run test race story e2e e2e-k8s proxies lint chart chart-readme workflows vulnerabilities fuzz bench bench-floor build image scan dist cosign tidy-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,19 +50,34 @@ e2e-k8s: ## install the chart on a real Kubernetes (kind) and put it through upd
 	@.ci/deps prometheus
 	go run ./examples/k8s $(ARGS)
 
-chart: chart-tools ## lint and render the chart, test its alerts
+chart: bin/tools/helm bin/tools/helm-docs ## lint and render the chart, test its alerts
 	@.ci/deps prometheus
 	PATH="$(CURDIR)/bin/tools:$$PATH" go test -tags chart -count 1 ./charts/...
 
-chart-readme: chart-tools ## write charts/gateway/README.md anew from values.yaml
+chart-readme: bin/tools/helm-docs ## write charts/gateway/README.md anew from values.yaml
 	bin/tools/helm-docs -c charts
 
-chart-tools:
-	@test -x bin/tools/helm || GOBIN=$(CURDIR)/bin/tools CGO_ENABLED=0 go install -ldflags '-s -w' $(HELM)
-	@test -x bin/tools/helm-docs || GOBIN=$(CURDIR)/bin/tools CGO_ENABLED=0 go install -ldflags '-s -w' $(HELM_DOCS)
+# Tools are Go programs of fixed versions, whose source the checksum database vouches for.
+bin/tools/helm: TOOL = $(HELM)
+bin/tools/helm-docs: TOOL = $(HELM_DOCS)
+bin/tools/syft: TOOL = $(SYFT)
+bin/tools/cosign: TOOL = $(COSIGN)
+bin/tools/%: Makefile
+	GOBIN=$(CURDIR)/bin/tools CGO_ENABLED=0 go install -ldflags '-s -w' $(TOOL)
+	@touch $@
+
+cosign: bin/tools/cosign ## build the tool that signs releases
+
+dist: bin/tools/helm bin/tools/syft ## build what a release consists of, besides the image, into dist/
+	@VERSION=$(VERSION) HELM=bin/tools/helm SYFT=bin/tools/syft .ci/dist
+
+scan: ## look up known vulnerabilities in the image IMAGE, which holds one Go program and nothing else (needs docker)
+	@mkdir -p bin
+	id=$$($(DOCKER) create $(IMAGE)) && $(DOCKER) cp "$$id:/gateway" bin/scanned && $(DOCKER) rm "$$id" >/dev/null
+	go run $(GOVULNCHECK) -mode binary bin/scanned
 
 image: ## build the image IMAGE (gateway:VERSION), and show that it runs read-only and as nobody (needs docker)
-	@VERSION=$(VERSION) .ci/image
+	@VERSION=$(VERSION) IMAGE=$(IMAGE) .ci/image
 
 workflows: ## check the workflows of GitHub Actions
 	go run $(ACTIONLINT)

@@ -144,7 +144,7 @@ func (s *subscriber) message(m client.Message) {
 
 // ackTimeout is how long a message is published again and again; the gateway keeps
 // keys for longer.
-const ackTimeout = time.Minute
+const ackTimeout = 4 * time.Minute
 
 // load publishes at --rate to random rooms and inboxes until it is enough. What is
 // not acknowledged is published again, with the same key.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -72,7 +73,7 @@ func await(ctx context.Context, limit time.Duration, what string, ready func() (
 			return nil
 		}
 		if pause(ctx, 300*time.Millisecond) != nil {
-			return fmt.Errorf("waited %v for %s: %w", limit, what, err)
+			return errors.Join(fmt.Errorf("waited %v for %s", limit, what), err)
 		}
 	}
 }

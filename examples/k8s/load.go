@@ -20,6 +20,9 @@ var ways = []way{
 	{"ingress", "ws://" + ingressHost + "/ws"},
 }
 
+// live is the Service of a blue-green deployment.
+var live = way{"live", "ws://gateway-live/ws"}
+
 // load is gateway-bench roll in a pod: clients that follow the protocol, and
 // somebody who publishes steadily.
 type load struct {
@@ -56,10 +59,10 @@ spec:
       securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 `
 
-// startLoad has so many clients connect in each way, with rate messages a second.
-func (w *world) startLoad(ctx context.Context, rate int) ([]*load, error) {
+// startLoad has so many clients connect in each of the ways, with rate messages a second.
+func (w *world) startLoad(ctx context.Context, by []way, rate int) ([]*load, error) {
 	var all []*load
-	for _, way := range ways {
+	for _, way := range by {
 		l := &load{way: way, pod: "load-" + way.name, ready: make(chan struct{}), done: make(chan struct{})}
 		manifest := fmt.Sprintf(loadPod, l.pod, w.cluster.stable(), w.traefik, ingressHost, benchImage,
 			way.name, way.url, release, w.clients, rate, max(1, w.clients/10), secret, apiKey)
@@ -122,8 +125,8 @@ func (l *load) stop(ctx context.Context) (examples.Figures, error) {
 
 // under does something while clients are connected and messages flow, and returns
 // what they noticed, by way.
-func (w *world) under(ctx context.Context, rate int, do func(context.Context) error) (map[string]examples.Figures, error) {
-	loads, err := w.startLoad(ctx, rate)
+func (w *world) under(ctx context.Context, by []way, rate int, do func(context.Context) error) (map[string]examples.Figures, error) {
+	loads, err := w.startLoad(ctx, by, rate)
 	defer func() {
 		for _, l := range loads {
 			l.cancel()

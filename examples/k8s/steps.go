@@ -24,6 +24,8 @@ type step struct {
 	do   func(context.Context) error
 	load bool
 	rate int // messages a second in each way; 0: usualRate
+	// live: clients connect through the Service gateway-live alone.
+	live bool
 	// kills: connections break without having been handed over.
 	kills bool
 	// mustFail is the figure by which a negative control fails.
@@ -44,6 +46,7 @@ func (w *world) steps() []step {
 		{name: "delete pod", load: true, do: w.deletePod},
 		{name: "drain machine", load: true, do: w.drainMachine},
 		{name: "rollback", load: true, do: w.rollback},
+		{name: "blue-green", load: true, live: true, do: w.blueGreen},
 		{name: "autoscaler on", load: true, do: w.autoscalerOn},
 		{name: "scale up", load: true, rate: 500, do: w.awaitReplicas(4, 4*time.Minute)},
 		{name: "scale down", load: true, rate: 5, do: w.awaitReplicas(2, 5*time.Minute)},
@@ -74,12 +77,19 @@ func (w *world) take(ctx context.Context, s step) error {
 	}
 	began := time.Now()
 	var took time.Duration
-	got, err := w.under(ctx, rate, func(ctx context.Context) error {
+	by := ways
+	if s.live {
+		by = []way{live}
+		if err := w.goLive(ctx, release); err != nil {
+			return err
+		}
+	}
+	got, err := w.under(ctx, by, rate, func(ctx context.Context) error {
 		begin := time.Now()
 		defer func() { took = time.Since(begin) }()
 		return s.do(ctx)
 	})
-	for _, way := range ways {
+	for _, way := range by {
 		if f := got[way.name]; f != nil {
 			w.say("      %-22s %-9s %s", s.name, way.name, f)
 		}
@@ -109,8 +119,7 @@ func (w *world) take(ctx context.Context, s step) error {
 // judge returns what is not as it should be.
 func (s step) judge(got map[string]examples.Figures, clients int) []string {
 	var wrong []string
-	for _, way := range ways {
-		f := got[way.name]
+	for _, f := range got {
 		wrong = append(wrong, f.Wrong()...)
 		// A node that drains has some half of the clients, and nine seconds for
 		// them. Twice that pace is what two that drain one after the other, a
@@ -269,6 +278,48 @@ func (w *world) awaitReplicas(want int, limit time.Duration) func(context.Contex
 		})
 		return errors.Join(err, w.settled(ctx))
 	}
+}
+
+// goLive has the Service of deploy/bluegreen lead to a release.
+func (w *world) goLive(ctx context.Context, to string) error {
+	manifest, err := os.ReadFile("deploy/bluegreen/service.yaml")
+	if err != nil {
+		return err
+	}
+	const blue = "app.kubernetes.io/instance: gateway-blue"
+	if !strings.Contains(string(manifest), blue) {
+		return fmt.Errorf("deploy/bluegreen/service.yaml has no %q", blue)
+	}
+	return kubectl(ctx, "apply", "-f", "-").feed(strings.Replace(string(manifest), blue, "app.kubernetes.io/instance: "+to, 1)).run()
+}
+
+// blueGreen installs another release beside the first, on its Redis, switches the
+// Service, and takes the first one's pods away; and then back again.
+func (w *world) blueGreen(ctx context.Context) error {
+	green := command(ctx, "helm", "install", "green", chart, "-f", w.values, "--wait", "--timeout", "120s", "--set", "fullnameOverride=green",
+		"--set", "redis.trial.enabled=false,redis.url=redis://"+release+"-redis:6379,ingress.enabled=false")
+	scale := func(name, n string) error {
+		return errors.Join(kubectl(ctx, "scale", "deployment/"+name, "--replicas="+n).run(),
+			kubectl(ctx, "rollout", "status", "deployment/"+name, "--timeout=120s").run(),
+			await(ctx, 2*time.Minute, "the pods that leave", func() (bool, error) {
+				pods, err := w.pods(ctx)
+				return err == nil && !slices.ContainsFunc(pods, pod.leaving), err
+			}))
+	}
+	for _, do := range []func() error{
+		green.run,
+		func() error { return w.goLive(ctx, "green") },
+		func() error { return scale(release, "0") },
+		func() error { return scale(release, "2") },
+		func() error { return w.goLive(ctx, release) },
+		func() error { return scale("green", "0") },
+		command(ctx, "helm", "uninstall", "green", "--wait").run,
+	} {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // spread undoes what the steps before have changed, with a pod on each machine.
