@@ -21,7 +21,7 @@ ARGS ?=
 .PHONY: help deps run test race story e2e e2e-k8s proxies lint chart chart-readme workflows vulnerabilities fuzz bench bench-floor build image scan dist cosign tidy-check
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install redis-server, which the tests start, if it is missing
 	@.ci/deps redis
