@@ -17,6 +17,8 @@ type cluster interface {
 	load(ctx context.Context, image string) error
 	// redis returns the image of Redis, which is on the machines.
 	redis(ctx context.Context) (string, error)
+	// signal sends a signal to the gateways on a machine.
+	signal(ctx context.Context, machine, name string) error
 	// kill has a machine vanish, as a power cut does.
 	kill(ctx context.Context, machine string) error
 	down(ctx context.Context) error
@@ -93,6 +95,10 @@ func (k kind) redis(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return kindRedis, k.load(ctx, kindRedis)
+}
+
+func (kind) signal(ctx context.Context, machine, name string) error {
+	return command(ctx, docker(), "exec", machine, "pkill", "-"+name, "-x", "gateway").run()
 }
 
 func (kind) kill(ctx context.Context, machine string) error {
@@ -175,6 +181,10 @@ func (l lab) redis(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return labRedis, l.importTar(ctx, tar)
+}
+
+func (l lab) signal(ctx context.Context, machine, name string) error {
+	return l.script(ctx, "in-node", strings.TrimPrefix(machine, "node"), "pkill", "-"+name, "-x", "gateway").run()
 }
 
 func (l lab) kill(ctx context.Context, machine string) error {

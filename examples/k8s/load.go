@@ -10,18 +10,18 @@ import (
 	examples "wssgateway/examples/lab"
 )
 
-// way is how clients reach the gateways.
-type way struct{ name, url string }
+// way is how clients reach the gateways, and backends their server API.
+type way struct{ name, url, api string }
 
 // The ClusterIP is what a pod of the same cluster uses, the Ingress what is
 // outside: gateway.test is Traefik, by the load pods' hosts file.
 var ways = []way{
-	{"clusterip", "ws://" + release + "/ws"},
-	{"ingress", "ws://" + ingressHost + "/ws"},
+	{"clusterip", "ws://" + release + "/ws", "http://" + release + "-admin:9090"},
+	{"ingress", "ws://" + ingressHost + "/ws", "http://" + release + "-admin:9090"},
 }
 
 // live is the Service of a blue-green deployment.
-var live = way{"live", "ws://gateway-live/ws"}
+var live = way{"live", "ws://gateway-live/ws", "http://gateway-live-admin:9090"}
 
 // load is gateway-bench roll in a pod: clients that follow the protocol, and
 // somebody who publishes steadily.
@@ -54,7 +54,7 @@ spec:
     - name: load
       image: %[5]s
       imagePullPolicy: IfNotPresent
-      args: [roll, --name, %[6]q, --url, %[7]q, --api, "http://%[8]s-admin:9090", --connections, "%[9]d", --rate, "%[10]d", --rooms, "%[11]d", --duration, 1h, --json, "-"]
+      args: [roll, --name, %[6]q, --url, %[7]q, --api, %[8]q, --connections, "%[9]d", --rate, "%[10]d", --rooms, "%[11]d", --duration, 1h, --json, "-"]
       env: [{name: GATEWAY_JWT_SECRET, value: %[12]q}, {name: GATEWAY_API_KEY, value: %[13]q}]
       securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 `
@@ -65,7 +65,7 @@ func (w *world) startLoad(ctx context.Context, by []way, rate int) ([]*load, err
 	for _, way := range by {
 		l := &load{way: way, pod: "load-" + way.name, ready: make(chan struct{}), done: make(chan struct{})}
 		manifest := fmt.Sprintf(loadPod, l.pod, w.cluster.stable(), w.traefik, ingressHost, benchImage,
-			way.name, way.url, release, w.clients, rate, max(1, w.clients/10), secret, apiKey)
+			way.name, way.url, way.api, w.clients, rate, max(1, w.clients/10), secret, apiKey)
 		if err := kubectl(ctx, "apply", "-f", "-").feed(manifest).run(); err != nil {
 			return all, err
 		}

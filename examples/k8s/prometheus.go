@@ -185,15 +185,17 @@ func (p *prometheus) query(ctx context.Context, expr string) ([]sample, error) {
 // await waits until alerts fire.
 func (p *prometheus) await(ctx context.Context, alerts ...string) error {
 	for _, name := range alerts {
-		err := await(ctx, 4*time.Minute, "the alert "+name, func() (bool, error) {
-			firing, err := p.query(ctx, fmt.Sprintf(`ALERTS{alertname=%q,alertstate="firing"}`, name))
-			return len(firing) > 0, err
-		})
+		err := await(ctx, 4*time.Minute, "the alert "+name, func() (bool, error) { return p.firing(ctx, name) })
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (p *prometheus) firing(ctx context.Context, alert string) (bool, error) {
+	firing, err := p.query(ctx, fmt.Sprintf(`ALERTS{alertname=%q,alertstate="firing"}`, alert))
+	return len(firing) > 0, err
 }
 
 // quiet says which alerts have fired since.

@@ -28,6 +28,8 @@ type step struct {
 	live bool
 	// kills: connections break without having been handed over.
 	kills bool
+	// alerts: some are to fire.
+	alerts bool
 	// mustFail is the figure by which a negative control fails.
 	mustFail string
 }
@@ -55,7 +57,8 @@ func (w *world) steps() []step {
 		{name: "no drain no history", load: true, mustFail: "lost",
 			do: w.restartWith("config.drain_delay=0s", "config.drain_timeout=1s", `config.classes.\*.history.size=0`, "config.classes.user.history.size=0")},
 		{name: "reset", do: w.spread},
-		{name: "kill machine", load: true, do: w.killMachine, kills: true},
+		{name: "messages late", load: true, alerts: true, do: w.late},
+		{name: "kill machine", load: true, alerts: true, kills: true, do: w.killMachine},
 		// Last: the Redis of a trial keeps nothing, and nodes that could not reach it
 		// look as if they had died.
 		{name: "redis gone", do: w.redisGone},
@@ -107,7 +110,7 @@ func (w *world) take(ctx context.Context, s step) error {
 	case len(wrong) > 0:
 		return fmt.Errorf("not as it should be: %s", strings.Join(wrong, ", "))
 	}
-	if w.prom != nil && !s.kills {
+	if !s.alerts {
 		if err := w.prom.quiet(ctx, began); err != nil {
 			return err
 		}
@@ -280,7 +283,7 @@ func (w *world) awaitReplicas(want int, limit time.Duration) func(context.Contex
 	}
 }
 
-// goLive has the Service of deploy/bluegreen lead to a release.
+// goLive has the Services of deploy/bluegreen lead to a release.
 func (w *world) goLive(ctx context.Context, to string) error {
 	manifest, err := os.ReadFile("deploy/bluegreen/service.yaml")
 	if err != nil {
@@ -290,7 +293,7 @@ func (w *world) goLive(ctx context.Context, to string) error {
 	if !strings.Contains(string(manifest), blue) {
 		return fmt.Errorf("deploy/bluegreen/service.yaml has no %q", blue)
 	}
-	return kubectl(ctx, "apply", "-f", "-").feed(strings.Replace(string(manifest), blue, "app.kubernetes.io/instance: "+to, 1)).run()
+	return kubectl(ctx, "apply", "-f", "-").feed(strings.ReplaceAll(string(manifest), blue, "app.kubernetes.io/instance: "+to)).run()
 }
 
 // blueGreen installs another release beside the first, on its Redis, switches the
@@ -336,13 +339,31 @@ func (w *world) spread(ctx context.Context) error {
 	})
 }
 
+// late freezes the gateways of a machine for two seconds of three, until somebody is
+// told that messages are late.
+func (w *world) late(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
+	defer cancel()
+	for {
+		err := errors.Join(w.cluster.signal(ctx, w.cluster.stable(), "STOP"), pause(ctx, 2*time.Second),
+			w.cluster.signal(context.WithoutCancel(ctx), w.cluster.stable(), "CONT"), pause(ctx, time.Second))
+		if err != nil {
+			return err
+		}
+		firing, err := w.prom.firing(ctx, "GatewayMessagesLate")
+		if firing || err != nil {
+			return err
+		}
+	}
+}
+
 // redisGone takes Redis away until somebody is told, and has it back.
 func (w *world) redisGone(ctx context.Context) error {
 	scale := func(n string) error {
 		return kubectl(ctx, "scale", "deployment/"+release+"-redis", "--replicas="+n).run()
 	}
 	err := scale("0")
-	if err == nil && w.prom != nil {
+	if err == nil {
 		err = w.prom.await(ctx, "GatewayRedisUnavailable", "GatewayNotReady")
 	}
 	err = errors.Join(err, scale("1"), kubectl(ctx, "rollout", "status", "deployment/"+release, "--timeout=120s").run())
@@ -355,10 +376,8 @@ func (w *world) killMachine(ctx context.Context) error {
 	if err := w.cluster.kill(ctx, w.cluster.fragile()); err != nil {
 		return err
 	}
-	if w.prom != nil {
-		if err := w.prom.await(ctx, "GatewayNodeLost"); err != nil {
-			return err
-		}
+	if err := w.prom.await(ctx, "GatewayNodeLost"); err != nil {
+		return err
 	}
 	err := await(ctx, 3*time.Minute, "Kubernetes to replace the pod", func() (bool, error) {
 		pods, err := w.pods(ctx)
