@@ -122,7 +122,7 @@ func run(ctx context.Context, p *proxy, clients int) (err error) {
 	for _, s := range w.steps() {
 		f, doing := w.under(ctx, s.do)
 		fmt.Printf("  %-22s %s\n", s.name, f)
-		if wrong := s.judge(f, clients); len(wrong) > 0 {
+		if wrong := s.judge(f); len(wrong) > 0 {
 			doing = errors.Join(doing, fmt.Errorf("not as it should be: %s", strings.Join(wrong, ", ")))
 		}
 		if doing != nil {
@@ -133,7 +133,7 @@ func run(ctx context.Context, p *proxy, clients int) (err error) {
 }
 
 // judge returns what is not as it should be.
-func (s step) judge(f lab.Figures, clients int) []string {
+func (s step) judge(f lab.Figures) []string {
 	wrong := f.Wrong()
 	switch moved := f["reconnects"]; {
 	case s.stays && moved > 0:
