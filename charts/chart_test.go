@@ -122,6 +122,7 @@ func TestContradictionsAreSaid(t *testing.T) {
 		{"httpRoute.enabled=true", "httpRoute.parentRefs: name the Gateway"},
 		{"service.nodePort=30000", "service.nodePort: needs service.type"},
 		{"resources.limits.memory=lots", "is not a quantity"},
+		{"extraEnv[0].name=GATEWAY_REDIS,extraEnv[0].value=x", "extraEnv: the chart sets the variable itself; set redis.url"},
 		{"replcas=3", "replcas"},
 		{"service.type=Cluster", "/service/type"},
 	} {

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	examples "wssgateway/examples/lab"
 )
 
 // cmd is a program that is run to its end, and whose output is shown if it fails.
@@ -72,19 +74,8 @@ func await(ctx context.Context, limit time.Duration, what string, ready func() (
 		if ok {
 			return nil
 		}
-		if pause(ctx, 300*time.Millisecond) != nil {
+		if examples.Pause(ctx, 300*time.Millisecond) != nil {
 			return errors.Join(fmt.Errorf("waited %v for %s", limit, what), err)
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

@@ -136,7 +136,7 @@ func (w *world) under(ctx context.Context, by []way, rate int, do func(context.C
 		return nil, err
 	}
 	const calm = 2 * time.Second
-	err = errors.Join(pause(ctx, calm), do(ctx), pause(ctx, calm))
+	err = errors.Join(examples.Pause(ctx, calm), do(ctx), examples.Pause(ctx, calm))
 	got := make(map[string]examples.Figures)
 	for _, l := range loads {
 		f, stopErr := l.stop(ctx)

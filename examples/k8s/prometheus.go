@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	examples "wssgateway/examples/lab"
 )
 
 // prometheus is a Prometheus of this machine that scrapes the pods, through the API
@@ -52,7 +54,7 @@ func (w *world) listTargets(ctx context.Context, file, server string) {
 		if err != nil && ctx.Err() == nil {
 			w.say("targets: %v", err)
 		}
-		if pause(ctx, time.Second) != nil {
+		if examples.Pause(ctx, time.Second) != nil {
 			return
 		}
 	}

@@ -345,8 +345,8 @@ func (w *world) late(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	for {
-		err := errors.Join(w.cluster.signal(ctx, w.cluster.stable(), "STOP"), pause(ctx, 2*time.Second),
-			w.cluster.signal(context.WithoutCancel(ctx), w.cluster.stable(), "CONT"), pause(ctx, time.Second))
+		err := errors.Join(w.cluster.signal(ctx, w.cluster.stable(), "STOP"), examples.Pause(ctx, 2*time.Second),
+			w.cluster.signal(context.WithoutCancel(ctx), w.cluster.stable(), "CONT"), examples.Pause(ctx, time.Second))
 		if err != nil {
 			return err
 		}
