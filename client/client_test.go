@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,11 +185,13 @@ func TestPublishIsRepeatedAndStoredOnce(t *testing.T) {
 func TestHandlersMayUseTheClient(t *testing.T) {
 	t.Parallel()
 	n := startNodes(t, "a")[0]
+	var echoed atomic.Int32 // answered; alice may have the last echo before that
 	echo := run(t, "echo", n.addr, func(p *person, o *client.Options) {
 		o.Inbox.Message = func(m client.Message) {
 			if _, err := p.Publish(t.Context(), client.Message{To: m.From, Data: m.Data}); err != nil {
 				t.Errorf("echo: %v", err)
 			}
+			echoed.Add(1)
 		}
 	}).connected(t)
 	alice := run(t, "alice", n.addr, nil).connected(t)
@@ -197,7 +200,7 @@ func TestHandlersMayUseTheClient(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, "echoes", func() bool { return len(alice.data("user:alice")) == 50 })
+	await(t, "echoes", func() bool { return echoed.Load() == 50 && len(alice.data("user:alice")) == 50 })
 	expect(t, "echoes", alice.data("user:alice"), numbers(0, 50))
 }
 
