@@ -1,6 +1,8 @@
 package session_test
 
 import (
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +63,21 @@ func TestWindowOfDeadNodeEndsWithoutAnyNode(t *testing.T) {
 		pass(10*time.Second + window)
 		b := c.start("b")
 		equal(t, "resumed", b.claim(alice(h.Session.ID)).Resumed, false)
+	})
+}
+
+// TestAHeartbeatThatGoesOnFailingIsToldAgain: what is wrong may have changed, but
+// once a minute is enough.
+func TestAHeartbeatThatGoesOnFailingIsToldAgain(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		var log strings.Builder
+		a := c.startWith(session.Config{Node: "a", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		a.link.cut()
+		pass(150 * time.Second)
+		a.link.mend()
+		pass(20 * time.Second)
+		a.stop() // nobody writes to the log any more
+		equal(t, "told in two minutes and a half", strings.Count(log.String(), "heartbeat failed"), 3)
 	})
 }
 

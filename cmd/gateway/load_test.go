@@ -178,6 +178,10 @@ func TestMistakesAreNamedAsTheyWereMade(t *testing.T) {
 			[]string{"--dev", "--listen=:8080"}, []string{
 				`--listen: ":8080" is not a loopback address, and --dev serves no other`,
 				`GATEWAY_ADMIN_LISTEN: "0.0.0.0:9090" is not a loopback address, and --dev serves no other`}},
+		{"traces", append(enough, "GATEWAY_TRACING_HEADERS=Authorization=Bearer x,secret"), []string{"--tracing-endpoint=collector:4318", "--tracing-sample=2"}, []string{
+			`--tracing-endpoint: "collector:4318" is not a URL such as http://127.0.0.1:4318`,
+			`--tracing-sample: 2 is not between 0 and 1`,
+			`GATEWAY_TRACING_HEADERS: the entry 2 is not name=value`}},
 		{"line breaks", append(enough, "GATEWAY_A\nB=x"), nil, []string{"GATEWAY_A B: unknown setting"}},
 		{"no such file", enough, []string{"--config=/nowhere/gateway.yaml"}, []string{
 			"/nowhere/gateway.yaml: cannot be read: no such file or directory"}},
