@@ -197,11 +197,18 @@ func (c *conn) nextMessage(buf *[]byte) (websocket.MessageType, []byte, error) {
 	if err == nil {
 		message, err = readAll(r, buf)
 	}
+	if err == nil && !c.socket.messageOver() {
+		err = errUnread
+	}
 	if err != nil {
 		k.drop()
 		return 0, nil, err
 	}
-	codecs.back(k)
+	if c.socket.compressed {
+		k.drop() // the library's inflater keeps what it has read ahead
+	} else {
+		codecs.back(k)
+	}
 	return kind, message, nil
 }
 
@@ -291,7 +298,7 @@ func causeOfRead(err error) cause {
 	if errors.Is(err, websocket.ErrMessageTooBig) {
 		return causeTooBig
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, errLost) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
 		return causeLost
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {

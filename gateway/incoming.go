@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -156,7 +157,7 @@ func (s *socket) next() bool {
 			return false
 		}
 		if !h.pingOrPong() {
-			s.left = h.length()
+			s.begin(h)
 			return true
 		}
 		frame := s.buffered()
@@ -171,9 +172,44 @@ func (s *socket) next() bool {
 	}
 }
 
+// begin takes in the header of a frame for the library.
+func (s *socket) begin(h frameHeader) {
+	s.left = h.length()
+	if h.op&0x8 == 0 { // data
+		s.compressed = h.rsv1 || h.op == 0 && s.compressed
+		s.unfinished = !h.final
+	}
+}
+
+var (
+	// errLost is the end of the connection inside a message. The library must not
+	// see io.EOF: it would take it for the end of the message.
+	errLost = errors.New("connection ended inside a message")
+	// errUnread is a message that was over before its frames were.
+	errUnread = errors.New("message ends before its frames")
+)
+
+// messageOver reports whether the message ended where its last frame does.
+func (s *socket) messageOver() bool { return s.left == 0 && !s.unfinished }
+
 // Read gives the library the bytes of the frames that are for it, never beyond
 // the end of one.
 func (s *socket) Read(p []byte) (int, error) {
+	n, err := s.readFrames(p)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errLost, hideEOF(err))
+	}
+	return n, err
+}
+
+func hideEOF(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("EOF")
+	}
+	return err
+}
+
+func (s *socket) readFrames(p []byte) (int, error) {
 	for s.left == 0 && !s.next() {
 		if err := s.fill(); err != nil {
 			return 0, err
@@ -195,6 +231,8 @@ func (s *socket) Read(p []byte) (int, error) {
 type frameHeader struct {
 	op      wire.Opcode
 	plain   bool // final, and no reserved bit is set
+	final   bool
+	rsv1    bool // of a compressed message's first frame
 	masked  bool
 	size    int // of the header
 	payload int64
@@ -208,6 +246,8 @@ func parseFrameHeader(b []byte) (h frameHeader, ok bool) {
 	h = frameHeader{
 		op:     wire.Opcode(b[0] & 0x0F),
 		plain:  b[0]&0xF0 == 0x80,
+		final:  b[0]&0x80 != 0,
+		rsv1:   b[0]&0x40 != 0,
 		masked: b[1]&0x80 != 0,
 		size:   2, payload: int64(b[1] & 0x7F),
 	}

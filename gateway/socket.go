@@ -26,8 +26,10 @@ type socket struct {
 	heard atomic.Int32  // the tick at which something was last read
 
 	// Owned by the goroutine that reads.
-	in   *inbuf // nil while empty
-	left int64  // bytes of the frame that the library is reading
+	in         *inbuf // nil while empty
+	left       int64  // bytes of the frame that the library is reading
+	unfinished bool   // the last frame for the library was not its message's last
+	compressed bool   // the message that the library is reading, or has read
 
 	// Owned by the library's writer.
 	control []byte // a control frame that is not whole yet
