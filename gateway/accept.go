@@ -13,16 +13,21 @@ import (
 	"wssgateway/gateway/wire"
 )
 
-// accept is the handler of /ws. It lends its request to the crew until the
+// accept is the handler of /ws. It lends its request to a worker until the
 // connection is at rest; then nothing of HTTP is kept.
 func (g *Gateway) accept(gc *gin.Context) {
 	if g.refusing() {
 		gc.Header("Retry-After", strconv.Itoa(jitteredRetry()))
-		problem(gc, http.StatusServiceUnavailable, wire.Unavailable, "this node is going, connect to another one")
+		problem(gc, http.StatusServiceUnavailable, wire.Unavailable, "node is shutting down; connect to another")
+		return
+	}
+	if g.transport.Full() {
+		gc.Header("Retry-After", strconv.Itoa(jitteredRetry()))
+		problem(gc, http.StatusServiceUnavailable, wire.Unavailable, "node has no memory for more clients; try again later")
 		return
 	}
 	h := &handshake{gw: g, gc: gc, done: make(chan any, 1)}
-	g.crew.take(h)
+	g.transport.Work(h)
 	if cause := <-h.done; cause != nil {
 		panic(cause) // as it would have been here
 	}
@@ -32,11 +37,11 @@ func (g *Gateway) accept(gc *gin.Context) {
 type handshake struct {
 	gw   *Gateway
 	gc   *gin.Context
-	done chan any // what do has panicked with, or nil
+	done chan any // what Do has panicked with, or nil
 }
 
-// do implements job.
-func (h *handshake) do() {
+// Do implements transport.Task.
+func (h *handshake) Do() {
 	defer func() { h.done <- recover() }()
 	g, gc := h.gw, h.gc
 	hello, refused := g.greet(gc.Request)
@@ -48,16 +53,13 @@ func (h *handshake) do() {
 		return
 	}
 	c := &conn{gw: g, hello: hello, ip: gc.ClientIP(), shard: g.hub.shardFor()}
-	c.socket.limit = int(g.cfg.Limits.Outbox)
-	c.socket.owner = c
-	c.socket.seen = &g.wheel.now
-	var err error
-	if c.deflates, err = g.acceptWebSocket(gc.Writer, gc.Request, &c.socket); err != nil {
+	if err := g.transport.Accept(gc.Writer, gc.Request, &c.socket, c); err != nil {
 		g.log.Debug("handshake refused", "ip", c.ip, "error", err)
 		return // it was answered
 	}
+	c.deflates = c.socket.Compresses()
 	if !g.conns.add(c) {
-		c.socket.cut() // the node has stopped since it was asked above
+		c.socket.Abort() // the node has stopped since it was asked above
 		return
 	}
 	c.start()

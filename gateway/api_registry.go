@@ -99,7 +99,7 @@ func (g *Gateway) disconnect(ctx context.Context, user, id string) (int, error) 
 			}
 		}
 	}
-	ended, err := g.sessions.Disconnect(ctx, user, id, string(causeDisconnected))
+	ended, err := g.sessions.Disconnect(ctx, user, id, causeDisconnected.Label)
 	if err != nil {
 		return 0, err
 	}

@@ -24,6 +24,7 @@ import (
 	"wssgateway/broker/redistest"
 	"wssgateway/gateway"
 	"wssgateway/gateway/wire"
+	"wssgateway/gateway/wire/wiretest"
 )
 
 // crowdEnv has the test binary be a crowd instead of testing: clients in a
@@ -96,7 +97,7 @@ func runCrowd(what string) error {
 		}
 		go func() {
 			for r := bufio.NewReader(conns[i]); ; {
-				f, err := gateway.ReadFrame(r)
+				f, err := wiretest.ReadFrame(r)
 				if err != nil {
 					return
 				}
@@ -153,7 +154,7 @@ func crowdConnect(public, channel string, i int) (net.Conn, error) {
 			return nil, fmt.Errorf("handshake: %w after %q", err, head)
 		}
 	}
-	_, err = gateway.ReadFrame(c) // connected
+	_, err = wiretest.ReadFrame(c) // connected
 	return c, err
 }
 

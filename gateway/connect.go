@@ -109,7 +109,7 @@ func (c *conn) own(s *session.Session, g *grant) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone {
-		s.Leave(c.gw.cfg.ResumeWindow, string(*c.ended.Load()))
+		s.Leave(c.gw.cfg.ResumeWindow, c.socket.Cause().Label)
 		return false
 	}
 	c.session = s
@@ -159,8 +159,9 @@ func (c *conn) welcome(ctx context.Context, r wire.Request, claimed session.Clai
 			c.begin(out.entry)
 		}
 	}
-	c.age.Store(c.gw.retireTick())
-	c.spreadPings()
+	c.age.Store(int64(c.gw.retireAt()))
+	c.socket.SetTimeout(c.timeout())
+	c.setAlarm()
 	c.welcomeOver()
 }
 

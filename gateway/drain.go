@@ -68,7 +68,7 @@ func (g *Gateway) drain() {
 	left := g.conns.snapshot()
 	g.end()
 	for _, c := range left {
-		c.cut()
+		c.socket.Cut()
 	}
 	g.conns.awaitNone()
 	moved := len(all) - max(closed, len(left))

@@ -16,6 +16,7 @@ import (
 
 	"wssgateway/gateway"
 	"wssgateway/gateway/wire"
+	"wssgateway/gateway/wire/wiretest"
 )
 
 // ended returns how many connections ended for a cause.
@@ -87,7 +88,7 @@ func TestFrozenReader(t *testing.T) {
 	if binary.BigEndian.Uint16(f[2:]) != 4008 {
 		t.Errorf("after %d messages: %q", messages, f)
 	}
-	frozen.write("%s", gateway.ClientFrame(wire.OpClose, string(f[2:4])))
+	frozen.write("%s", wiretest.ClientFrame(wire.OpClose, string(f[2:4])))
 	if f, err := frozen.tryFrame(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the close frame: %q, %v", f, err)
 	}
@@ -130,8 +131,8 @@ func TestSilentPeers(t *testing.T) {
 	n := startNode(t, "a", embedded(t), impatient)
 	alive := n.connectBare(t, "alive", "")
 	mute, half, torn := n.connectBare(t, "mute", ""), n.connectBare(t, "half", ""), n.connectBare(t, "torn", "")
-	half.write("%s", gateway.ClientFrame(wire.OpText, `{"type":"ping","ref":1}`)[:9])
-	torn.write("%s", gateway.ClientFrame(wire.OpText, `{"type":"ping","ref":1}`)[:3])
+	half.write("%s", wiretest.ClientFrame(wire.OpText, `{"type":"ping","ref":1}`)[:9])
+	torn.write("%s", wiretest.ClientFrame(wire.OpText, `{"type":"ping","ref":1}`)[:3])
 	var wg sync.WaitGroup
 	for _, c := range []*bareClient{mute, half, torn} {
 		wg.Go(func() {
@@ -161,7 +162,7 @@ func TestSilentPeers(t *testing.T) {
 			t.Fatalf("got %q", f)
 		}
 		pings++
-		alive.write("%s", gateway.ClientFrame(wire.OpPong, ""))
+		alive.write("%s", wiretest.ClientFrame(wire.OpPong, ""))
 		select {
 		case <-gone:
 			if pings < 4 {
@@ -177,13 +178,13 @@ func TestSilentPeers(t *testing.T) {
 func TestCloseFrameNotAnswered(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "a", embedded(t))
-	c := n.bare(t, "", string(gateway.ClientFrame(wire.OpText, `{"type":"connect","token":"bad"}`)))
+	c := n.bare(t, "", string(wiretest.ClientFrame(wire.OpText, `{"type":"connect","token":"bad"}`)))
 	c.frame() // the error
 	if f := c.frame(); opcode(f) != wire.OpClose || binary.BigEndian.Uint16(f[2:]) != 4001 {
 		t.Fatalf("got %q", f)
 	}
 	start := time.Now()
-	c.write("%s", gateway.ClientFrame(wire.OpText, `{"type":"ping","ref":1}`)) // ignored
+	c.write("%s", wiretest.ClientFrame(wire.OpText, `{"type":"ping","ref":1}`)) // ignored
 	if f, err := c.tryFrame(); err == nil {
 		t.Errorf("got %q", f)
 	}
@@ -203,10 +204,10 @@ func TestCloseFrameNotAnswered(t *testing.T) {
 func TestBytesOneByOne(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "a", embedded(t))
-	connect := gateway.ClientFrame(wire.OpText, fmt.Sprintf(`{"type":"connect","ref":1,"token":%q}`, token("alice")))
-	first, second := gateway.ClientFrame(wire.OpText, `{"type":"pi`), gateway.ClientFrame(0, `ng","ref":2}`)
+	connect := wiretest.ClientFrame(wire.OpText, fmt.Sprintf(`{"type":"connect","ref":1,"token":%q}`, token("alice")))
+	first, second := wiretest.ClientFrame(wire.OpText, `{"type":"pi`), wiretest.ClientFrame(0, `ng","ref":2}`)
 	first[0] &^= 0x80
-	ping := gateway.ClientFrame(wire.OpPing, "between")
+	ping := wiretest.ClientFrame(wire.OpPing, "between")
 	all := bytes.Join([][]byte{connect, first, ping, second}, nil)
 
 	slowly := n.bare(t, "", "")
@@ -240,7 +241,7 @@ func TestBytesOneByOne(t *testing.T) {
 func TestPeersThatPingWithoutEnd(t *testing.T) {
 	t.Parallel()
 	n := startOne(t)
-	pings := bytes.Repeat(gateway.ClientFrame(wire.OpPing, "x"), 500)
+	pings := bytes.Repeat(wiretest.ClientFrame(wire.OpPing, "x"), 500)
 	for i := range 2 * runtime.GOMAXPROCS(0) { // some for every shard
 		c := n.connectBare(t, fmt.Sprint("mallory", i), "")
 		go func() { _, _ = io.Copy(io.Discard, c) }()

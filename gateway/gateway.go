@@ -19,6 +19,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"wssgateway/broker"
+	"wssgateway/gateway/transport"
+	"wssgateway/gateway/wire"
 	"wssgateway/session"
 )
 
@@ -35,20 +37,19 @@ type Deps struct {
 // Gateway is one node.
 type Gateway struct {
 	// Static after New.
-	cfg              Config
-	broker           *broker.Broker
-	sessions         *session.Registry
-	log              *slog.Logger
-	metrics          *metrics
-	verifier         *verifier
-	hub              *hub
-	plain, deflating *codecs
-	crew             *crew
-	conns            *conns
-	wheel            *wheel
-	control          *control
-	presence         *presence
-	calls            *calls
+	cfg       Config
+	broker    *broker.Broker
+	sessions  *session.Registry
+	log       *slog.Logger
+	metrics   *metrics
+	verifier  *verifier
+	hub       *hub
+	transport *transport.Transport
+	budget    *transport.Budget
+	conns     *conns
+	control   *control
+	presence  *presence
+	calls     *calls
 	// rebalances holds one: the last order to move a share of the connections.
 	rebalances chan float64
 	public     http.Handler
@@ -73,21 +74,22 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		log:        deps.Logger,
 		metrics:    m,
 		verifier:   newVerifier(&cfg),
-		plain:      newCodecs(int64(cfg.Limits.FrameSize), false),
-		deflating:  newCodecs(int64(cfg.Limits.FrameSize), true),
-		crew:       newCrew(),
 		conns:      conns,
-		wheel:      new(wheel),
 		rebalances: make(chan float64, 1),
 	}
+	g.budget = transport.NewBudget(1 << 30)
 	registerReady(deps.Registry, g.Ready)
 	g.calls = newCalls(g)
 	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
 	g.life, g.end = context.WithCancel(context.Background())
 	var err error
-	if g.hub, err = newHub(deps.Broker, m, deps.Logger); err != nil {
+	if g.transport, err = transport.New(transport.Config{
+		FrameSize: int(cfg.Limits.FrameSize), Outbox: int(cfg.Limits.Outbox), Compression: cfg.Compression,
+		Origins: cfg.Origins, Subprotocol: wire.Subprotocol, Budget: g.budget, Logger: deps.Logger, Registerer: deps.Registry,
+	}); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	g.hub = newHub(deps.Broker, m, deps.Logger)
 	g.hub.packs, g.hub.tracing = cfg.Compression, newTracing(deps.Tracer)
 	g.presence = newPresence(g)
 	if g.public, err = g.publicHandler(deps.Console); err != nil {
@@ -121,8 +123,7 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stopInner()
-	defer g.crew.stop()
-	wg.Go(func() { g.wheel.run(inner) })
+	wg.Go(func() { g.transport.Run(inner) })
 	wg.Go(func() { g.hub.run(inner) })
 	wg.Go(func() { g.control.run(inner) })
 	wg.Go(func() { g.presence.run(inner) })

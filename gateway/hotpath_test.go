@@ -10,6 +10,7 @@ import (
 
 	"wssgateway/broker"
 	"wssgateway/gateway/wire"
+	"wssgateway/gateway/wire/wiretest"
 )
 
 // The parts of the hot path, each by itself. The kernel is not among them: sockets
@@ -83,7 +84,7 @@ func BenchmarkVerify(b *testing.B) {
 }
 
 func BenchmarkDeflate(b *testing.B) {
-	frame := serverFrame(wire.OpText, strings.Repeat(`{"name":"value","other":12345}`, 30))
+	frame := wiretest.ServerFrame(wire.OpText, strings.Repeat(`{"name":"value","other":12345}`, 30))
 	b.ReportAllocs()
 	for b.Loop() {
 		wire.Deflate(frame)

@@ -32,16 +32,12 @@ type hub struct {
 	channels map[string]*channel
 }
 
-func newHub(b *broker.Broker, m *metrics, log *slog.Logger) (*hub, error) {
+func newHub(b *broker.Broker, m *metrics, log *slog.Logger) *hub {
 	h := &hub{broker: b, metrics: m, log: log, channels: make(map[string]*channel)}
 	for range runtime.GOMAXPROCS(0) {
-		p, err := newPoller()
-		if err != nil {
-			return nil, err
-		}
-		h.shards = append(h.shards, newShard(h, p))
+		h.shards = append(h.shards, newShard(h))
 	}
-	return h, nil
+	return h
 }
 
 // run runs the shards until ctx is done.
@@ -49,7 +45,6 @@ func (h *hub) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, s := range h.shards {
 		wg.Go(func() { s.run(ctx) })
-		wg.Go(func() { s.poller.run(ctx) })
 	}
 	wg.Wait()
 }

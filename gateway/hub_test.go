@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -19,34 +18,54 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"wssgateway/broker"
+	"wssgateway/gateway/transport"
+	"wssgateway/gateway/wire"
+	"wssgateway/gateway/wire/wiretest"
 )
 
 // shardOfTest returns a shard that nobody runs, of a hub without a broker.
-func shardOfTest(t testing.TB) *shard {
+func shardOfTest(testing.TB) *shard {
 	m := newMetrics(prometheus.NewRegistry(), func() int { return 0 })
-	h, err := newHub(nil, m, slog.New(slog.DiscardHandler))
+	return newShard(newHub(nil, m, slog.New(slog.DiscardHandler)))
+}
+
+// connOn returns a connection of a shard that nobody reads.
+func connOn(t testing.TB, s *shard, nc net.Conn, outbox int) *conn {
+	t.Helper()
+	tr, err := transport.New(transport.Config{
+		Outbox: outbox, Budget: transport.NewBudget(1 << 30), Logger: s.hub.log, Registerer: prometheus.NewRegistry(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newShard(h, nil)
-}
-
-// connOn returns a connection of a shard that is nothing but a socket.
-func connOn(t testing.TB, s *shard, nc net.Conn, outbox int) *conn {
-	c := &conn{shard: s, gw: &Gateway{hub: s.hub, metrics: s.hub.metrics, wheel: new(wheel), log: s.hub.log}}
-	c.socket = socket{limit: outbox, owner: c, seen: new(atomic.Int32)}
-	if err := c.socket.adopt(nc, nil); err != nil {
-		t.Fatal(err)
-	}
+	g := &Gateway{hub: s.hub, metrics: s.hub.metrics, transport: tr, conns: newConns(), log: s.hub.log}
+	g.cfg.Limits.Outbox = Size(outbox)
+	c := &conn{shard: s, gw: g}
+	tr.Adopt(nc, nil, false, &c.socket, c)
 	return c
 }
 
+// rest ends a connection, and returns the frames that its peer gets until then.
+func (c *conn) rest(t testing.TB, peer net.Conn) [][]byte {
+	t.Helper()
+	go c.fail(&transport.Cause{Code: wire.CloseNormal})
+	var frames [][]byte
+	for {
+		f := wiretest.ReadFrames(t, peer, 1)
+		if len(f) == 0 || wire.Opcode(f[0][0]&0x0F) == wire.OpClose {
+			c.socket.Cut()
+			return frames
+		}
+		frames = append(frames, f...)
+	}
+}
+
 func frameItem(ch *channel, n uint64) item {
-	return item{kind: itemFrame, channel: ch, id: broker.ID{MS: n}, frame: serverFrame(1, fmt.Sprint(n))}
+	return item{kind: itemFrame, channel: ch, id: broker.ID{MS: n}, frame: wiretest.ServerFrame(1, fmt.Sprint(n))}
 }
 
 func resetItem(ch *channel, n uint64) item {
-	return item{kind: itemReset, channel: ch, id: broker.ID{MS: n}, frame: serverFrame(1, fmt.Sprint("reset ", n))}
+	return item{kind: itemReset, channel: ch, id: broker.ID{MS: n}, frame: wiretest.ServerFrame(1, fmt.Sprint("reset ", n))}
 }
 
 // TestHeldMember goes through what a member is handed during a replay, and what
@@ -74,7 +93,7 @@ func TestHeldMember(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, ch := shardOfTest(t), &channel{name: "room:1", history: true}
-			nc, peer := socketPair(t)
+			nc, peer := wiretest.SmallPair(t)
 			defer peer.Close()
 			c := connOn(t, s, nc, 400)
 			m := &member{conn: c, channel: ch, after: broker.ID{MS: at}, catchUp: &catchUp{from: broker.ID{MS: at}}}
@@ -83,7 +102,7 @@ func TestHeldMember(t *testing.T) {
 				var n uint64
 				switch {
 				case word == "x":
-					queue = append(queue, item{kind: itemFrame, channel: ch, frame: serverFrame(1, big)})
+					queue = append(queue, item{kind: itemFrame, channel: ch, frame: wiretest.ServerFrame(1, big)})
 				case word[0] == 'r':
 					fmt.Sscan(word[1:], &n)
 					queue = append(queue, resetItem(ch, n))
@@ -105,7 +124,7 @@ func TestHeldMember(t *testing.T) {
 			s.deliver([]item{frameItem(ch, after)})
 			want := append(slices.Clone(test.want), fmt.Sprint(after))
 			var got []string
-			for _, f := range received(t, peer, len(want)) {
+			for _, f := range wiretest.ReadFrames(t, peer, len(want)) {
 				got = append(got, string(f[2:]))
 			}
 			if !slices.Equal(got, want) {
@@ -142,15 +161,14 @@ func TestNothingComesAfterLeave(t *testing.T) {
 	nc, peer := net.Pipe()
 	c := connOn(t, s, nc, 1<<20)
 	m := &member{conn: c, channel: &channel{name: "room:1"}, catchUp: &catchUp{}}
-	c.socket.send(serverFrame(1, "before")) // the replay waits for this to be taken
+	c.socket.Send(wiretest.ServerFrame(1, "before")) // the replay waits for this to be taken
 	replayed := make(chan struct{})
-	go func() { c.sendWhenDrained(m, serverFrame(1, "replayed"), broker.ID{}); close(replayed) }()
+	go func() { c.sendWhenDrained(m, wiretest.ServerFrame(1, "replayed"), broker.ID{}); close(replayed) }()
 	m.leave()
-	c.socket.send(serverFrame(1, "unsubscribed"))
-	got := received(t, peer, 2)
+	c.socket.Send(wiretest.ServerFrame(1, "unsubscribed"))
+	got := wiretest.ReadFrames(t, peer, 2)
 	<-replayed
-	go func() { _ = c.socket.Close() }()
-	if got = append(got, received(t, peer, -1)...); len(got) != 2 || string(got[1][2:]) != "unsubscribed" {
+	if got = append(got, c.rest(t, peer)...); len(got) != 2 || string(got[1][2:]) != "unsubscribed" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -159,21 +177,21 @@ func TestNothingComesAfterLeave(t *testing.T) {
 // not fill the outbox together.
 func TestReplaysShareTheOutbox(t *testing.T) {
 	s := shardOfTest(t)
-	nc, peer := socketPair(t)
+	nc, peer := wiretest.SmallPair(t)
 	const replays, chunk = 64, 100 << 10
 	c := connOn(t, s, nc, 2*chunk)
 	for range replays {
 		m := &member{conn: c, channel: &channel{name: "room:1"}, catchUp: &catchUp{}}
-		go c.sendWhenDrained(m, serverFrame(1, strings.Repeat("x", chunk)), broker.ID{})
+		go c.sendWhenDrained(m, wiretest.ServerFrame(1, strings.Repeat("x", chunk)), broker.ID{})
 	}
-	if got := received(t, peer, replays); len(got) != replays {
+	if got := wiretest.ReadFrames(t, peer, replays); len(got) != replays {
 		t.Errorf("%d of %d came", len(got), replays)
 	}
-	if why := c.ended.Load(); why != nil {
-		t.Errorf("ended: %s", *why)
+	if why := c.socket.Cause(); why != nil {
+		t.Errorf("ended: %s", why.Label)
 	}
 	peer.Close()
-	c.socket.cut()
+	c.socket.Cut()
 }
 
 // TestMembersOfAChannel goes through joining and leaving in one round.
@@ -182,7 +200,7 @@ func TestMembersOfAChannel(t *testing.T) {
 	var members []*member
 	var peers []net.Conn
 	for range 3 {
-		nc, peer := socketPair(t)
+		nc, peer := wiretest.SmallPair(t)
 		defer peer.Close()
 		members = append(members, &member{conn: connOn(t, s, nc, 1<<20), channel: ch})
 		peers = append(peers, peer)
@@ -191,7 +209,7 @@ func TestMembersOfAChannel(t *testing.T) {
 	inOther := &member{conn: first.conn, channel: other}
 	join := func(m *member) item { return item{kind: itemJoin, channel: m.channel, member: m} }
 	leave := func(m *member, last string) item {
-		return item{kind: itemLeave, channel: m.channel, member: m, frame: serverFrame(1, last)}
+		return item{kind: itemLeave, channel: m.channel, member: m, frame: wiretest.ServerFrame(1, last)}
 	}
 	s.deliver([]item{
 		join(first), frameItem(ch, 1), join(members[1]), join(inOther), frameItem(ch, 2), frameItem(other, 7), frameItem(ch, 3),
@@ -202,9 +220,8 @@ func TestMembersOfAChannel(t *testing.T) {
 		t.Errorf("members are left: %v", s.members)
 	}
 	for i, want := range []string{"1 2 3 7 bye 8 bye", "2 3 4 bye again", "4 bye"} {
-		members[i].conn.socket.Close()
 		var got []string
-		for _, f := range received(t, peers[i], -1) {
+		for _, f := range members[i].conn.rest(t, peers[i]) {
 			got = append(got, string(f[2:]))
 		}
 		if strings.Join(got, " ") != want {
@@ -299,7 +316,7 @@ func TestReplayedPage(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := shardOfTest(t)
-			nc, peer := socketPair(t)
+			nc, peer := wiretest.SmallPair(t)
 			defer peer.Close()
 			c := connOn(t, s, nc, 1<<20)
 			m := &member{conn: c, channel: &channel{name: "room:1", history: true}, catchUp: &catchUp{}}
@@ -314,8 +331,7 @@ func TestReplayedPage(t *testing.T) {
 				t.Errorf("goes on at %v with %d messages", next, count)
 			}
 			var got []string
-			c.socket.Close()
-			for _, f := range received(t, peer, -1) {
+			for _, f := range c.rest(t, peer) {
 				id := regexp.MustCompile(`"(id|last)":"(\d+)-0"`).FindStringSubmatch(string(f))
 				if got = append(got, id[2]); id[1] == "last" {
 					got[len(got)-1] = "reset " + id[2]

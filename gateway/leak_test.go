@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"wssgateway/gateway"
+	"wssgateway/gateway/transport"
 	"wssgateway/gateway/wire"
+	"wssgateway/gateway/wire/wiretest"
 )
 
 // TestMain fails if a goroutine of ours is left once all tests are over.
@@ -116,7 +118,7 @@ func (c *bareClient) frame() []byte {
 
 func (c *bareClient) tryFrame() ([]byte, error) {
 	_ = c.SetReadDeadline(time.Now().Add(patience))
-	return gateway.ReadFrame(c)
+	return wiretest.ReadFrame(c)
 }
 
 func opcode(frame []byte) wire.Opcode { return wire.Opcode(frame[0] & 0x0F) }
@@ -124,7 +126,7 @@ func opcode(frame []byte) wire.Opcode { return wire.Opcode(frame[0] & 0x0F) }
 // serving counts the goroutines that have to do with connections.
 func serving() (n int) {
 	for _, stack := range stacks() {
-		for _, part := range []string{"wssgateway/gateway.", "coder/websocket", "net/http."} {
+		for _, part := range []string{"wssgateway/gateway", "coder/websocket", "net/http."} {
 			if strings.Contains(stack, part) {
 				n++
 				break
@@ -139,7 +141,7 @@ func TestConnectionAtRest(t *testing.T) {
 	n := startNode(t, "a", embedded(t))
 	n.connectBare(t, "alice", "channel=open:1") // what the first one starts stays
 	const connections = 200
-	before := serving() + gateway.CrewIdle
+	before := serving() + transport.IdleWorkers
 	atRest := 0 // goroutines per connection
 	if runtime.GOOS != "linux" {
 		atRest = 1
@@ -177,7 +179,7 @@ func TestConnectsAndDrops(t *testing.T) {
 		cfg.Limits.Clients["web"] = gateway.ClientLimits{Timeout: time.Minute}
 	})
 	const drops = 1000
-	request := string(gateway.ClientFrame(wire.OpText, `{"type":"connect","token":"`+token("alice")+`","channels":{"open:1":"0","open:2":""}}`))
+	request := string(wiretest.ClientFrame(wire.OpText, `{"type":"connect","token":"`+token("alice")+`","channels":{"open:1":"0","open:2":""}}`))
 	query := "access_token=" + token("alice") + "&channel=open:1"
 	for i := range drops {
 		switch i % 8 {
@@ -204,7 +206,7 @@ func TestConnectsAndDrops(t *testing.T) {
 			c.Close()
 		case 7: // in good order, but not waiting for the end
 			c := n.connectBare(t, "alice", "channel=open:1")
-			c.write("%s", gateway.ClientFrame(wire.OpClose, "\x03\xe8"))
+			c.write("%s", wiretest.ClientFrame(wire.OpClose, "\x03\xe8"))
 			c.Close()
 		}
 	}

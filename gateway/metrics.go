@@ -21,7 +21,6 @@ type metrics struct {
 	deliveries prometheus.Counter
 	latency    prometheus.Histogram
 	malformed  prometheus.Counter
-	dropped    prometheus.Counter
 	ended      map[cause]prometheus.Counter
 	goaways    map[goawayReason]prometheus.Counter
 	drained    map[drainResult]prometheus.Counter
@@ -42,6 +41,7 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 		Name: "gateway_connections", Help: "WebSocket connections of this node.",
 	}, func() float64 { return float64(connections()) })
 	m := &metrics{
+		ended: make(map[cause]prometheus.Counter),
 		channels: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "gateway_channels", Help: "Channels that connections of this node are subscribed to.",
 		}),
@@ -54,7 +54,6 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 		deflated:   f.counter("gateway_compressed_messages_total", "Messages that were compressed, once for all who wanted them so."),
 		messages:   f.counter("gateway_messages_total", "Messages of channels that reached this node and had receivers here."),
 		deliveries: f.counter("gateway_deliveries_total", "Messages handed to connections, replays apart."),
-		dropped:    f.counter("gateway_outbox_dropped_bytes_total", "Bytes given up in the outboxes of connections that were too slow."),
 		malformed:  f.counter("gateway_messages_malformed_total", "Messages in Redis that could not be read, and were dropped."),
 		replayed:   f.counter("gateway_replayed_total", "Messages sent in replays."),
 		replayGaps: f.counter("gateway_replay_gaps_total", "Replays in which messages were gone, and a reset was sent."),
@@ -79,7 +78,10 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 	m.unwritten = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "gateway_presence_unwritten", Help: "Changes of presence that Redis does not have yet.",
 	})
-	m.ended = byLabel(f.vec("gateway_disconnects_total", "Connections that ended, by cause.", "cause"), causes()...)
+	ended := f.vec("gateway_disconnects_total", "Connections that ended, by cause.", "cause")
+	for _, why := range causes() {
+		m.ended[why] = ended.WithLabelValues(why.Label)
+	}
 	m.errors = byLabel(f.vec("gateway_request_errors_total", "Requests answered with an error, by code.", "code"),
 		wire.BadRequest, wire.Unauthorized, wire.Forbidden, wire.NotFound, wire.TooLarge, wire.RateLimited,
 		wire.LimitExceeded, wire.Timeout, wire.Unavailable, wire.Internal)

@@ -22,14 +22,13 @@ const (
 	ageJitter = 0.1
 )
 
-// retireTick returns the tick of the wheel at which a connection that begins now
-// has reached its age, or 0 if it may get as old as it likes.
-func (g *Gateway) retireTick() int32 {
+// retireAt returns when, by the transport's clock, a connection that begins now has
+// reached its age; 0 if it may get as old as it likes.
+func (g *Gateway) retireAt() time.Duration {
 	if g.cfg.MaxAge == 0 {
 		return 0
 	}
-	age := g.cfg.MaxAge + rand.N(1+time.Duration(ageJitter*float64(g.cfg.MaxAge)))
-	return g.wheel.now.Load() + ticks(age)
+	return g.transport.Clock() + g.cfg.MaxAge + rand.N(1+time.Duration(ageJitter*float64(g.cfg.MaxAge)))
 }
 
 // retire asks the client of a connection that has reached its age to move.

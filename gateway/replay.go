@@ -39,7 +39,7 @@ func (c *conn) replay(m *member, from, to broker.ID, follows bool) {
 		}
 		from, follows = next, true
 	}
-	c.socket.awaitDrained() // make room for what was kept
+	c.socket.AwaitDrained() // make room for what was kept
 	c.gw.hub.release(m, from)
 }
 
@@ -92,7 +92,7 @@ func (c *conn) sendPage(m *member, page []broker.Message, from, to broker.ID, fo
 		frame = c.packed(frame)
 		c.gw.metrics.replayed.Inc()
 		total += len(frame)
-		if chunk = append(chunk, frame...); len(chunk) >= min(replayBytes, c.socket.limit/4) {
+		if chunk = append(chunk, frame...); len(chunk) >= min(replayBytes, int(c.gw.cfg.Limits.Outbox)/4) {
 			c.sendWhenDrained(m, chunk, from)
 			chunk = nil
 		}
@@ -114,7 +114,7 @@ func (c *conn) replayGap(m *member, last broker.ID) []byte {
 // member that has left. at is where the replay has got with it.
 func (c *conn) sendWhenDrained(m *member, frames []byte, at broker.ID) {
 	for done := false; !done; {
-		c.socket.awaitDrained()
+		c.socket.AwaitDrained()
 		done = m.sendReplay(frames, at)
 	}
 	c.gw.metrics.bytesOut.Add(float64(len(frames)))
@@ -127,7 +127,7 @@ func (m *member) sendReplay(frames []byte, at broker.ID) bool {
 	if m.left.Load() {
 		return true
 	}
-	if !m.conn.socket.sendIfDrained(frames) {
+	if !m.conn.socket.SendIfDrained(frames) {
 		return false
 	}
 	m.sent, m.follows = at, true
@@ -197,7 +197,7 @@ func (c *conn) goOn(left *member, held broker.ID) recovery {
 		return r
 	}
 	if reset := left.resetKept(); reset != nil {
-		c.socket.send(reset[0].frame)
+		c.socket.Send(reset[0].frame)
 		r.from = left.from
 		return r
 	}

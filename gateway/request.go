@@ -23,7 +23,7 @@ func (c *conn) handle(binary bool, message []byte) {
 		return
 	}
 	for _, raw := range requests {
-		if c.ended.Load() != nil {
+		if c.socket.Cause() != nil {
 			return
 		}
 		c.request(wire.Decode(raw))
@@ -86,7 +86,7 @@ func (c *conn) sendError(e *wire.Error, retry time.Duration) {
 func (c *conn) send(o *wire.Object) {
 	frame := c.packed(o.Frame())
 	c.gw.metrics.bytesOut.Add(float64(len(frame)))
-	c.socket.send(frame)
+	c.socket.Send(frame)
 }
 
 // packed returns a frame as the connection wants it.
@@ -146,7 +146,7 @@ func (c *conn) refresh(r wire.Request) error {
 	}
 	g.client = c.grant.Load().client // the session is counted as what it is
 	c.grant.Store(g)
-	c.rearm()
+	c.setAlarm()
 	for _, m := range c.memberships() {
 		if !g.maySubscribe(&c.gw.cfg, m.channel.name) {
 			c.leaveChannel(m, wire.NewObject("unsubscribed", "").Str("channel", m.channel.name))

@@ -60,8 +60,7 @@ func (it *item) bytes(deflated bool) []byte {
 // Nothing waits for a timer: idle, a message leaves at once; under load, rounds
 // grow by themselves.
 type shard struct {
-	hub    *hub
-	poller *poller
+	hub *hub
 
 	mu     sync.Mutex // guards what follows
 	queue  []item
@@ -91,9 +90,9 @@ type round struct {
 // meanwhile Redis keeps what comes.
 const queueLimit = 32 << 20
 
-func newShard(h *hub, p *poller) *shard {
+func newShard(h *hub) *shard {
 	s := &shard{
-		hub: h, poller: p, wake: make(chan struct{}, 1),
+		hub: h, wake: make(chan struct{}, 1),
 		members: make(map[*channel][]*member), index: make(map[*channel]int),
 	}
 	s.drains.L = &s.mu
@@ -314,7 +313,7 @@ func (s *shard) writeAll() {
 	for _, c := range s.writes {
 		frames := c.round
 		c.round = nil
-		c.socket.send(frames)
+		c.socket.Send(frames)
 	}
 	clear(s.writes)
 	s.writes = s.writes[:0]
@@ -330,7 +329,7 @@ func (m *member) keep(it item) {
 		m.from, m.after = it.id, it.id
 	}
 	m.bytes += len(it.frame)
-	if m.overflow || m.bytes > m.conn.socket.limit/2 && it.kind != itemReset {
+	if m.overflow || m.bytes > int(m.conn.gw.cfg.Limits.Outbox)/2 && it.kind != itemReset {
 		m.missed = m.missed || it.id.IsZero() || slices.ContainsFunc(m.kept, item.isEvent)
 		m.kept, m.overflow = slices.Clone(m.resetKept()), true
 		if !it.id.IsZero() {
@@ -370,7 +369,7 @@ func (s *shard) release(m *member, seen broker.ID) {
 	last := later(m.after, lastID(m.kept))
 	s.sendKept(m)
 	if m.missed && m.channel.feed != nil {
-		m.conn.socket.send(resetFrame(m.channel, last))
+		m.conn.socket.Send(resetFrame(m.channel, last))
 	}
 	m.catchUp = nil
 }
@@ -391,7 +390,7 @@ func lastID(items []item) broker.ID {
 func (s *shard) sendKept(m *member) {
 	if len(m.kept) > 0 {
 		frames := joinFrames(m.kept, m.conn.deflates)
-		m.conn.socket.send(frames)
+		m.conn.socket.Send(frames)
 		s.hub.metrics.delivered(m.kept, len(m.kept), len(frames))
 	}
 	m.kept = nil
@@ -414,6 +413,6 @@ func (s *shard) leave(m *member, last []byte) {
 		m.place = 0
 	}
 	if last != nil {
-		m.conn.socket.send(last)
+		m.conn.socket.Send(last)
 	}
 }

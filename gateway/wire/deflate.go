@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// rsv1 marks a compressed message (RFC 7692, section 6).
-	rsv1 = 0x40
+	// RSV1 marks a compressed message (RFC 7692, section 6).
+	RSV1 = 0x40
 	// deflateLeast is below what compressing a frame is not worth it.
 	deflateLeast = 256
 )
@@ -49,6 +49,6 @@ func Deflate(frame []byte) []byte {
 		return frame
 	}
 	b := AppendHeader(make([]byte, 0, headerRoom+len(payload)), Opcode(frame[0]&0x0F), len(payload))
-	b[0] |= rsv1
+	b[0] |= RSV1
 	return append(b, payload...)
 }

@@ -16,7 +16,7 @@ func inflate(t *testing.T, frame []byte) (Opcode, string) {
 		t.Fatalf("the frame says %d bytes, and has %d", n, len(frame))
 	}
 	payload := frame[len(frame)-payloadLen(frame):]
-	if frame[0]&rsv1 != 0 {
+	if frame[0]&RSV1 != 0 {
 		r := flate.NewReader(io.MultiReader(bytes.NewReader(payload), bytes.NewReader(syncMarker), bytes.NewReader([]byte{1, 0, 0, 0xff, 0xff})))
 		b, err := io.ReadAll(r)
 		if err != nil {
@@ -55,7 +55,7 @@ func TestDeflate(t *testing.T) {
 			if gotOp, s := inflate(t, got); gotOp != op || s != payload {
 				t.Errorf("%d bytes of opcode %d became %d of %d", len(payload), op, len(s), gotOp)
 			}
-			if compressed := got[0]&rsv1 != 0; compressed != test.shrinks {
+			if compressed := got[0]&RSV1 != 0; compressed != test.shrinks {
 				t.Errorf("%d bytes, compressed: %v", len(payload), compressed)
 			}
 		}

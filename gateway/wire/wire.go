@@ -36,6 +36,13 @@ const (
 // CloseCode is the status code of a WebSocket close frame (RFC 6455, section 7.4).
 type CloseCode uint16
 
+// CloseReload is what a script can close with for a page that is left: browsers
+// let it send no 1001.
+const CloseReload CloseCode = 3001
+
+// CloseNoStatus stands for a close frame without a code. It is never sent.
+const CloseNoStatus CloseCode = 1005
+
 // The close codes a server of this protocol sends.
 const (
 	CloseNormal       CloseCode = 1000

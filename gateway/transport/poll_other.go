@@ -1,6 +1,6 @@
 //go:build !linux
 
-package gateway
+package transport
 
 import "context"
 
@@ -9,8 +9,8 @@ type poller struct{}
 
 func newPoller() (*poller, error) { return &poller{}, nil }
 
-func (p *poller) add(*conn) bool { return false }
+func (p *poller) add(*Conn) bool { return false }
 
-func (p *poller) remove(*conn) {}
+func (p *poller) remove(*Conn) {}
 
 func (p *poller) run(ctx context.Context) { <-ctx.Done() }

@@ -1,4 +1,4 @@
-package gateway
+package transport
 
 import (
 	"context"
@@ -19,7 +19,13 @@ const (
 // timeouts and expiries cost a list entry each, no timer and no goroutine.
 type wheel struct {
 	now   atomic.Int32 // ticks since the start
-	due   []*timed     // of the present tick; owned by run
+	slept atomic.Int32 // of these, in pauses of the process
+
+	// After a pause, as many more control frames than usual may have queued up.
+	pardon      atomic.Int32 // frames
+	pardonUntil atomic.Int32 // awake tick
+
+	due   []*timed // of the present tick; owned by run
 	mu    sync.Mutex
 	slots [wheelSlots]*timed // heads of lists
 }
@@ -38,6 +44,26 @@ func ticks(d time.Duration) int32 {
 	return int32((d+wheelTick-1)/wheelTick) + 1
 }
 
+const (
+	// pauseLeast is how many ticks must be missed at once for a pause: the process was
+	// stopped, or its machine, and nobody could be heard.
+	pauseLeast = 10
+	// pardonTicks is how long what has queued up in a pause may take to be read.
+	pardonTicks = 50
+)
+
+// awake returns the ticks since the start but for those in pauses: what the silence
+// of a peer is measured in.
+func (w *wheel) awake() int32 { return w.now.Load() - w.slept.Load() }
+
+// allowance returns how many more control frames than usual may come at once.
+func (w *wheel) allowance() int32 {
+	if w.awake() > w.pardonUntil.Load() {
+		return 0
+	}
+	return w.pardon.Load()
+}
+
 // run turns the wheel until ctx is done. After a pause of the process it makes
 // up for every tick.
 func (w *wheel) run(ctx context.Context) {
@@ -50,10 +76,22 @@ func (w *wheel) run(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		for w.now.Load() < int32(time.Since(start)/wheelTick) {
+		target := int32(time.Since(start) / wheelTick)
+		if missed := target - w.now.Load(); missed > pauseLeast {
+			w.resume(missed)
+		}
+		for w.now.Load() < target {
 			w.turn()
 		}
 	}
+}
+
+// resume takes in that the process was paused.
+func (w *wheel) resume(missed int32) {
+	awake := w.awake()
+	w.pardon.Store(missed)
+	w.pardonUntil.Store(awake + pardonTicks)
+	w.slept.Add(missed)
 }
 
 // turn advances by one tick and fires what is due.

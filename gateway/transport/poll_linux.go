@@ -1,4 +1,4 @@
-package gateway
+package transport
 
 import (
 	"context"
@@ -19,7 +19,7 @@ type poller struct {
 	file *os.File
 
 	mu    sync.Mutex // guards what follows
-	conns []*conn    // by descriptor
+	conns []*Conn    // by descriptor
 }
 
 func newPoller() (*poller, error) {
@@ -38,12 +38,12 @@ const epollET = 1 << 31
 
 // add has a connection told from now on. It reports false for one that cannot
 // be waited for like this.
-func (p *poller) add(c *conn) bool {
-	if c.socket.raw == nil {
+func (p *poller) add(c *Conn) bool {
+	if c.raw == nil {
 		return false
 	}
 	added := false
-	_ = c.socket.raw.Control(func(fd uintptr) {
+	_ = c.raw.Control(func(fd uintptr) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for len(p.conns) <= int(fd) {
@@ -73,7 +73,7 @@ func (p *poller) control(op, fd int, event *syscall.EpollEvent) (err error) {
 
 // remove forgets a connection. Its descriptor leaves the epoll instance when it
 // is closed, and may be another connection's already.
-func (p *poller) remove(c *conn) {
+func (p *poller) remove(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if fd := int(c.descriptor); fd < len(p.conns) && p.conns[fd] == c {
@@ -89,7 +89,7 @@ func (p *poller) run(ctx context.Context) {
 		return // ctx is done
 	}
 	events := make([]syscall.EpollEvent, 128)
-	ready := make([]*conn, 0, len(events))
+	ready := make([]*Conn, 0, len(events))
 	n := 0
 	wait := func(epoll uintptr) bool {
 		n, err = syscall.EpollWait(int(epoll), events, 0)
@@ -111,7 +111,7 @@ func (p *poller) run(ctx context.Context) {
 }
 
 // lookUp appends the connections that events are about.
-func (p *poller) lookUp(events []syscall.EpollEvent, to []*conn) []*conn {
+func (p *poller) lookUp(events []syscall.EpollEvent, to []*Conn) []*Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range events {

@@ -1,9 +1,0 @@
-package gateway
-
-// What the tests from outside share with those inside.
-const CrewIdle = crewIdle
-
-var (
-	ReadFrame   = readFrame
-	ClientFrame = clientFrame
-)
