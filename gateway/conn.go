@@ -134,7 +134,7 @@ func (c *conn) setDeadline(d time.Duration) {
 
 // alarmMost bounds how far ahead an alarm is set: tokens expire by the time of day,
 // which may be changed.
-const alarmMost = 5 * time.Minute
+const alarmMost = time.Minute
 
 // setAlarm sets the alarm to the next thing that can be due.
 func (c *conn) setAlarm() {

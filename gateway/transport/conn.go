@@ -36,13 +36,13 @@ type Conn struct {
 	// only adds to it.
 	wakes atomic.Int32
 	busy  atomic.Bool  // a message is being handled
-	heard atomic.Int32 // awake tick of the last sign of life
+	heard atomic.Int32 // tick of the last sign of life
 
 	// Owned by the goroutine that reads.
 	decoder   decoder
 	in        *inbuf // nil while empty
 	readErr   error  // why nothing more will come
-	controls  int32  // awake tick up to which control frames have used their rate up
+	controls  int32  // tick up to which control frames have used their rate up
 	parted    int32  // bytes charged for what has come in part
 	discarded int32  // bytes; from 1 on, nothing is decoded any more
 
@@ -81,7 +81,7 @@ func (t *Transport) Adopt(nc net.Conn, early []byte, compresses bool, c *Conn, h
 	}
 	c.poller = t.pollers[t.next.Add(1)%uint32(len(t.pollers))]
 	c.decoder = decoder{limit: t.cfg.FrameSize, compresses: compresses}
-	c.heard.Store(t.wheel.awake())
+	c.heard.Store(t.wheel.now.Load())
 	c.timer.fire = c.onTimer
 	c.timeout.Store(ticks(defaultTimeout))
 	c.scheduleNextPing(ticks(defaultTimeout / 2))
@@ -261,7 +261,7 @@ func (c *Conn) onTimer() {
 // cannot be heard.
 func (c *Conn) keepAlive() {
 	timeout := c.timeout.Load()
-	silence := c.transport.wheel.awake() - c.heard.Load()
+	silence := c.transport.wheel.now.Load() - c.heard.Load()
 	if silence >= timeout && !c.busy.Load() {
 		c.Fail(Silent)
 		return

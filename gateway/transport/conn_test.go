@@ -38,7 +38,7 @@ func ends(t *testing.T, test func(t *testing.T, c *testConn, peer net.Conn)) {
 // testConn is a connection, and what its owner was told.
 type testConn struct {
 	Conn
-	mu       sync.Mutex
+	told     sync.Mutex // guards what follows
 	messages []string
 	ended    []*Cause
 	alarms   int
@@ -47,23 +47,23 @@ type testConn struct {
 }
 
 func (c *testConn) Message(binary bool, data []byte) {
-	c.mu.Lock()
+	c.told.Lock()
 	c.messages = append(c.messages, string(data))
-	c.mu.Unlock()
+	c.told.Unlock()
 	if c.handle != nil {
 		c.handle(string(data))
 	}
 }
 
 func (c *testConn) Alarm() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.told.Lock()
+	defer c.told.Unlock()
 	c.alarms++
 }
 
 func (c *testConn) End(why *Cause) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.told.Lock()
+	defer c.told.Unlock()
 	c.ended = append(c.ended, why)
 }
 
@@ -71,8 +71,8 @@ func (c *testConn) Gone() { close(c.gone) }
 
 // causes returns what the owner was told of the end.
 func (c *testConn) causes() []*Cause {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.told.Lock()
+	defer c.told.Unlock()
 	return slices.Clone(c.ended)
 }
 

@@ -48,7 +48,7 @@ func (c *Conn) releaseInbuf() {
 // took takes in that n bytes came.
 func (c *Conn) took(n int) {
 	c.in.tail += n
-	c.heard.Store(c.transport.wheel.awake())
+	c.heard.Store(c.transport.wheel.now.Load())
 }
 
 const (
@@ -219,7 +219,7 @@ func (c *Conn) handle(f found) {
 	}
 	c.busy.Store(true)
 	c.handler.Message(f.binary, f.data)
-	c.heard.Store(c.transport.wheel.awake())
+	c.heard.Store(c.transport.wheel.now.Load())
 	c.busy.Store(false)
 }
 
@@ -242,9 +242,10 @@ const (
 
 // allowControl reports whether a control frame is within the rate.
 func (c *Conn) allowControl() bool {
-	now := c.transport.wheel.awake()
+	now := c.transport.wheel.now.Load()
 	c.controls = max(c.controls, now) + 1
-	return c.controls-now <= controlBurst+c.transport.wheel.allowance()
+	over := c.controls - now - controlBurst - 1 // 1: the tick that has begun
+	return over <= 0 || over <= c.transport.wheel.allowance()
 }
 
 // discard has everything that still comes thrown away, until the peer has closed. It

@@ -63,7 +63,7 @@ type Handler interface {
 func New(cfg Config) (*Transport, error) {
 	t := &Transport{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer, cfg.Budget),
-		workers: newWorkers(), wheel: new(wheel),
+		workers: newWorkers(), wheel: newWheel(),
 	}
 	for range runtime.GOMAXPROCS(0) {
 		p, err := newPoller()
@@ -93,9 +93,9 @@ func (t *Transport) Work(task Task) { t.workers.take(task) }
 // Full reports whether there is no memory for more connections.
 func (t *Transport) Full() bool { return t.cfg.Budget.Full() }
 
-// Clock returns the time for which the process has run, without the time for which
-// it was suspended, in steps of a tenth of a second.
-func (t *Transport) Clock() time.Duration { return time.Duration(t.wheel.awake()) * wheelTick }
+// Clock returns for how long the process has run, without the time for which it was
+// stopped, in steps of a tenth of a second.
+func (t *Transport) Clock() time.Duration { return time.Duration(t.wheel.now.Load()) * wheelTick }
 
 // metrics are what the transport counts.
 type metrics struct {

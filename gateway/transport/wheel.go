@@ -18,12 +18,13 @@ const (
 // wheel is the one timer of all connections (a hashed timing wheel): pings,
 // timeouts and expiries cost a list entry each, no timer and no goroutine.
 type wheel struct {
-	now   atomic.Int32 // ticks since the start
-	slept atomic.Int32 // of these, in pauses of the process
+	epoch  time.Time    // when it was made
+	paused atomic.Int64 // nanoseconds since then in which the process was stopped
+	now    atomic.Int32 // ticks since then, but for those in pauses
 
 	// After a pause, as many more control frames than usual may have queued up.
 	pardon      atomic.Int32 // frames
-	pardonUntil atomic.Int32 // awake tick
+	pardonUntil atomic.Int32 // tick
 
 	due   []*timed // of the present tick; owned by run
 	mu    sync.Mutex
@@ -52,22 +53,28 @@ const (
 	pardonTicks = 50
 )
 
-// awake returns the ticks since the start but for those in pauses: what the silence
-// of a peer is measured in.
-func (w *wheel) awake() int32 { return w.now.Load() - w.slept.Load() }
+func newWheel() *wheel { return &wheel{epoch: time.Now()} }
 
-// allowance returns how many more control frames than usual may come at once.
+// missed returns how many ticks have gone by that were not turned.
+func (w *wheel) missed() int32 {
+	return int32((time.Since(w.epoch)-time.Duration(w.paused.Load()))/wheelTick) - w.now.Load()
+}
+
+// allowance returns how many more control frames than usual may come at once. It may
+// be asked before the wheel itself has noticed a pause.
 func (w *wheel) allowance() int32 {
-	if w.awake() > w.pardonUntil.Load() {
+	if missed := w.missed(); missed > pauseLeast {
+		return missed
+	}
+	if w.now.Load() > w.pardonUntil.Load() {
 		return 0
 	}
 	return w.pardon.Load()
 }
 
-// run turns the wheel until ctx is done. After a pause of the process it makes
-// up for every tick.
+// run turns the wheel until ctx is done. Ticks that were missed are made up for, but
+// not a pause: after one, everything has as long to go as before.
 func (w *wheel) run(ctx context.Context) {
-	start := time.Now()
 	t := time.NewTicker(wheelTick)
 	defer t.Stop()
 	for {
@@ -76,22 +83,17 @@ func (w *wheel) run(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		target := int32(time.Since(start) / wheelTick)
-		if missed := target - w.now.Load(); missed > pauseLeast {
-			w.resume(missed)
+		missed := w.missed()
+		if missed > pauseLeast {
+			w.pardon.Store(missed)
+			w.pardonUntil.Store(w.now.Load() + pardonTicks)
+			w.paused.Add(int64(missed) * int64(wheelTick))
+			continue
 		}
-		for w.now.Load() < target {
+		for range missed {
 			w.turn()
 		}
 	}
-}
-
-// resume takes in that the process was paused.
-func (w *wheel) resume(missed int32) {
-	awake := w.awake()
-	w.pardon.Store(missed)
-	w.pardonUntil.Store(awake + pardonTicks)
-	w.slept.Add(missed)
 }
 
 // turn advances by one tick and fires what is due.

@@ -29,7 +29,7 @@ func turnTo(w *wheel, tick int32) {
 }
 
 func TestTimersFireOnceAndOnTheirTick(t *testing.T) {
-	w := new(wheel)
+	w := newWheel()
 	random := rand.New(rand.NewPCG(1, 2))
 	const longest = 5 * wheelSlots
 	var timers []*firing
@@ -74,7 +74,7 @@ func set(w *wheel, f *firing, d int32) int32 {
 }
 
 func TestTimersAreSetWhileTheyFire(t *testing.T) {
-	w := new(wheel)
+	w := newWheel()
 	every, other, cancelled := newFiring(w), newFiring(w), newFiring(w)
 	fire := every.fire
 	every.fire = func() {
@@ -95,7 +95,7 @@ func TestTimersAreSetWhileTheyFire(t *testing.T) {
 func TestNothingFiresEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		w := new(wheel)
+		w := newWheel()
 		done := make(chan struct{})
 		go func() { defer close(done); w.run(ctx) }()
 		random := rand.New(rand.NewPCG(3, 4))

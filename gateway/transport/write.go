@@ -162,11 +162,15 @@ func (c *Conn) flush() {
 			return
 		}
 		_ = c.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		began := c.transport.wheel.now.Load()
 		n, err := c.nc.Write(piece)
 		if err != nil {
 			c.abandon()
 			c.Fail(causeOfWrite(err))
 			return
+		}
+		if now := c.transport.wheel.now.Load(); c.raw != nil || now > began {
+			c.heard.Store(now) // the peer has made room; its pongs wait behind what it has not read
 		}
 		c.wrote(n)
 	}
@@ -212,10 +216,8 @@ func (c *Conn) endWriting() {
 	}
 }
 
-// wrote takes in that the peer has made room for n bytes: a sign of life too, as its
-// pongs wait behind all that it has not read yet.
+// wrote takes in that n bytes were written.
 func (c *Conn) wrote(n int) {
-	c.heard.Store(c.transport.wheel.awake())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.outPos += n
