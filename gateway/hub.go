@@ -17,7 +17,7 @@ import (
 // to one. A channel is subscribed to in Redis while anybody here is.
 //
 // Lock order: hub.mu, then the broker's locks, then channel.mu, then shard.mu,
-// then socket.mu.
+// then that of a transport.Conn.
 type hub struct {
 	broker  *broker.Broker
 	metrics *metrics
@@ -84,7 +84,7 @@ type member struct {
 	conn    *conn
 	channel *channel
 
-	sending sync.Mutex  // guards left, and of catchUp what it says; held while a replay sends, taken before socket.mu
+	sending sync.Mutex  // guards left, and of catchUp what it says; held while a replay sends, taken before that of a transport.Conn
 	left    atomic.Bool // set under sending: a replay sends nothing any more
 
 	// Owned by the shard's goroutine until a barrier after its leave.
