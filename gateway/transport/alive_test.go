@@ -116,7 +116,7 @@ func (p *peer) closed() []byte {
 // stall holds the wheel's goroutine up, as a process is that was stopped.
 func (b *bubbled) stall(d time.Duration) {
 	f := &timed{fire: func() { time.Sleep(d) }}
-	b.transport.wheel.schedule(f, 1)
+	b.transport.wheel.schedule(f, at(0))
 	time.Sleep(d + wheelTick)
 }
 

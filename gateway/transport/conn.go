@@ -224,14 +224,16 @@ func (c *Conn) scheduleNextPing(after int32) {
 }
 
 // rearm sets the timer to the next thing that can be due.
-func (c *Conn) rearm() {
+func (c *Conn) rearm() { c.transport.wheel.schedule(&c.timer, c.nextDue) }
+
+func (c *Conn) nextDue() int32 {
 	next, deadline := c.pingAt.Load(), c.deadline.Load()
 	if deadline != 0 {
 		next = deadline
 	} else if alarm := c.alarm.Load(); alarm != 0 {
 		next = min(next, alarm)
 	}
-	c.transport.wheel.schedule(&c.timer, next-c.transport.wheel.now.Load())
+	return next
 }
 
 var pingFrame = wire.AppendHeader(nil, wire.OpPing, 0)

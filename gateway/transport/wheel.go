@@ -117,14 +117,16 @@ func (w *wheel) turn() {
 	w.due = due
 }
 
-// schedule has t fire after d ticks instead of when it would have.
-func (w *wheel) schedule(t *timed, d int32) {
+// schedule has t fire at a tick instead of when it would have. The tick is asked for
+// under the wheel's lock: of two who schedule at the same time, the later one knows
+// what the earlier one knew.
+func (w *wheel) schedule(t *timed, tick func() int32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if t.set {
 		w.unlink(t)
 	}
-	t.due = w.now.Load() + max(d, 1)
+	t.due = max(tick(), w.now.Load()+1)
 	slot := &w.slots[t.due%wheelSlots]
 	t.set, t.prev, t.next = true, nil, *slot
 	if t.next != nil {

@@ -69,9 +69,12 @@ func TestTimersFireOnceAndOnTheirTick(t *testing.T) {
 
 // set schedules f and returns when it has to fire.
 func set(w *wheel, f *firing, d int32) int32 {
-	w.schedule(&f.timed, d)
-	return w.now.Load() + max(d, 1)
+	due := w.now.Load() + max(d, 1)
+	w.schedule(&f.timed, at(due))
+	return due
 }
+
+func at(tick int32) func() int32 { return func() int32 { return tick } }
 
 func TestTimersAreSetWhileTheyFire(t *testing.T) {
 	w := newWheel()
@@ -79,12 +82,12 @@ func TestTimersAreSetWhileTheyFire(t *testing.T) {
 	fire := every.fire
 	every.fire = func() {
 		fire()
-		w.schedule(&every.timed, wheelSlots) // comes to lie in the slot that is read
-		w.schedule(&other.timed, 1)
+		w.schedule(&every.timed, at(w.now.Load()+wheelSlots)) // comes to lie in the slot that is read
+		w.schedule(&other.timed, at(0))
 		w.cancel(&cancelled.timed)
 	}
-	w.schedule(&every.timed, 1)
-	w.schedule(&cancelled.timed, 2)
+	w.schedule(&every.timed, at(1))
+	w.schedule(&cancelled.timed, at(2))
 	turnTo(w, 10*wheelSlots)
 	if every.n != 10 || other.n != 10 || cancelled.n != 0 {
 		t.Errorf("fired %d, %d and %d times", every.n, other.n, cancelled.n)
@@ -110,7 +113,7 @@ func TestNothingFiresEarly(t *testing.T) {
 					t.Errorf("set to %v, fired after %v", d, took)
 				}
 			}
-			w.schedule(f, ticks(d))
+			w.schedule(f, at(w.now.Load()+ticks(d)))
 			time.Sleep(time.Duration(random.Int64N(int64(2 * wheelTick)))) // the bubble's time
 		}
 		time.Sleep(4 * time.Second)
