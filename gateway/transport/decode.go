@@ -209,7 +209,8 @@ func (d *decoder) payload(h *header, got int, b []byte) (found, []byte, *Cause) 
 
 func (d *decoder) controlPayload(h *header, piece []byte, got int, whole bool, rest []byte) (found, []byte, *Cause) {
 	data := piece
-	if got > 0 || !whole {
+	begun := d.part != nil && d.part.inFrame // if only its header
+	if begun || !whole {
 		p := d.begin()
 		p.controlLen = got + copy(p.control[got:], piece)
 		p.inFrame, p.frame, p.got = !whole, *h, p.controlLen
