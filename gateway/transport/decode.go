@@ -180,7 +180,7 @@ func (d *decoder) begins(h *header) *Cause {
 // payload takes in bytes of a frame's payload, of which got have come before.
 func (d *decoder) payload(h *header, got int, b []byte) (found, []byte, *Cause) {
 	n := min(len(b), int(h.payload)-got)
-	piece, rest := b[:n], b[n:]
+	piece, rest := b[:n:n], b[n:] // who appends to a message does not write into the rest
 	unmask(piece, h.key, got)
 	whole := got+n == int(h.payload)
 	if h.control() {

@@ -343,6 +343,24 @@ func TestHalfMessageTakesWhatHasCome(t *testing.T) {
 	}
 }
 
+// TestDataIsAPieceOfItsOwn: who appends to it does not write into what came behind.
+func TestDataIsAPieceOfItsOwn(t *testing.T) {
+	d := decoder{limit: 1000}
+	b := append(wiretest.ClientFrame(wire.OpText, "one"), wiretest.ClientFrame(wire.OpPing, "two")...)
+	b = append(b, wiretest.ClientFrame(wire.OpText, "three")...)
+	var got []string
+	for len(b) > 0 {
+		f, rest, why := d.next(b)
+		if why != nil {
+			t.Fatal(why)
+		}
+		got = append(got, describe(f))
+		_ = append(f.data, "more and more"...)
+		b = rest
+	}
+	checkEvents(t, got, []string{"text one", "ping two", "text three"}, nil)
+}
+
 // TestUnmask compares with the definition, at every offset.
 func TestUnmask(t *testing.T) {
 	key := [4]byte{0x11, 0x22, 0x33, 0x44}
