@@ -180,7 +180,7 @@ func (d *decoder) begins(h *header) *Cause {
 // payload takes in bytes of a frame's payload, of which got have come before.
 func (d *decoder) payload(h *header, got int, b []byte) (found, []byte, *Cause) {
 	n := min(len(b), int(h.payload)-got)
-	piece, rest := b[:n], b[n:]
+	piece, rest := b[:n:n], b[n:] // who appends to a message does not write into the rest
 	unmask(piece, h.key, got)
 	whole := got+n == int(h.payload)
 	if h.control() {
@@ -209,7 +209,8 @@ func (d *decoder) payload(h *header, got int, b []byte) (found, []byte, *Cause) 
 
 func (d *decoder) controlPayload(h *header, piece []byte, got int, whole bool, rest []byte) (found, []byte, *Cause) {
 	data := piece
-	if got > 0 || !whole {
+	begun := d.part != nil && d.part.inFrame // if only its header
+	if begun || !whole {
 		p := d.begin()
 		p.controlLen = got + copy(p.control[got:], piece)
 		p.inFrame, p.frame, p.got = !whole, *h, p.controlLen
