@@ -29,7 +29,7 @@ type Config struct {
 	TrustedProxies []string `config:"trusted_proxies" help:"addresses or CIDRs whose X-Forwarded-For is believed"`
 
 	AuthTimeout      time.Duration `config:"auth_timeout" help:"time a connection has for its connect frame"`
-	HandshakeTimeout time.Duration `config:"handshake_timeout" help:"time a client has to send its request headers"`
+	HandshakeTimeout time.Duration `config:"handshake_timeout" help:"time a client has to send its request"`
 	ResumeWindow     time.Duration `config:"resume_window" help:"time a session outlives its connection"`
 	MaxAge           time.Duration `config:"max_age" help:"age at which a connection is asked to move to another node, within a tenth of it; 0: never"`
 	Lease            time.Duration `config:"lease" help:"time after its last heartbeat at which a node counts as dead"`
