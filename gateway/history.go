@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"context"
+
 	"wssgateway/broker"
 	"wssgateway/gateway/wire"
 )
@@ -12,7 +14,7 @@ const (
 )
 
 // history answers with what is kept of a channel after a position.
-func (c *conn) history(r wire.Request) error {
+func (c *conn) history(ctx context.Context, r wire.Request) error {
 	if err := checkChannel(r.Channel); err != nil {
 		return err
 	}
@@ -29,7 +31,7 @@ func (c *conn) history(r wire.Request) error {
 	if r.Limit == 0 {
 		r.Limit = historyDefault
 	}
-	messages, recovered, err := c.gw.readHistory(r.Channel, p, r.Limit)
+	messages, recovered, err := c.gw.readHistory(ctx, r.Channel, p, r.Limit)
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot read now, try again")
 	}
@@ -44,9 +46,7 @@ func (c *conn) history(r wire.Request) error {
 
 // readHistory returns messages after a position as a JSON array, and whether
 // nothing after the position is gone.
-func (g *Gateway) readHistory(channel string, p position, limit int) (messages []byte, recovered bool, err error) {
-	ctx, cancel := g.requestContext()
-	defer cancel()
+func (g *Gateway) readHistory(ctx context.Context, channel string, p position, limit int) (messages []byte, recovered bool, err error) {
 	after := broker.ID{}
 	recovered = true
 	if p.given && !p.all {
