@@ -45,7 +45,7 @@ type Gateway struct {
 	verifier  *verifier
 	hub       *hub
 	transport *transport.Transport
-	budget    *transport.Budget
+	budget    *transport.Budget // of memory, for outboxes and pages
 	conns     *conns
 	control   *control
 	presence  *presence
@@ -76,8 +76,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		verifier:   newVerifier(&cfg),
 		conns:      conns,
 		rebalances: make(chan float64, 1),
+		budget:     transport.NewBudget(cfg.memory()),
 	}
-	g.budget = transport.NewBudget(1 << 30)
 	registerReady(deps.Registry, g.Ready)
 	g.calls = newCalls(g)
 	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
