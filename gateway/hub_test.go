@@ -72,7 +72,7 @@ func resetItem(ch *channel, n uint64) item {
 // it gets of that afterwards.
 func TestHeldMember(t *testing.T) {
 	const at = 4 // where the member was attached
-	big := strings.Repeat("x", 100)
+	big := strings.Repeat("x", 1000)
 	for _, test := range []struct {
 		name string
 		kept string // messages by number, rN: a reset to N, x: one without id, large
@@ -95,7 +95,7 @@ func TestHeldMember(t *testing.T) {
 			s, ch := shardOfTest(t), &channel{name: "room:1", history: true}
 			nc, peer := wiretest.SmallPair(t)
 			defer peer.Close()
-			c := connOn(t, s, nc, 400)
+			c := connOn(t, s, nc, 4000)
 			m := &member{conn: c, channel: ch, after: broker.ID{MS: at}, catchUp: &catchUp{from: broker.ID{MS: at}}}
 			queue := []item{{kind: itemJoin, channel: ch, member: m}}
 			for _, word := range strings.Fields(test.kept) {
