@@ -68,6 +68,7 @@ func testBroker(t *testing.T, be backend) {
 		{"a position from before Redis lost its data is not vouched for", testPositionsAfterFlush},
 		{"at least size and at most a tenth more is kept", testRetention},
 		{"a page follows on the page before", testPages},
+		{"a page is bounded in bytes", testPagesInBytes},
 		{"nothing published after Subscribe returned is lost", testSubscribeThenPublish},
 		{"all subscribers see one order", testOrder},
 		{"a key is stored once", testIdempotency},

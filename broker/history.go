@@ -38,15 +38,50 @@ func (b *Broker) Read(ctx context.Context, channel string, after ID, limit int) 
 	if err != nil {
 		return nil, fmt.Errorf("broker: read: %w", err)
 	}
+	messages, err := parseEntries(reply)
+	if err != nil {
+		return nil, fmt.Errorf("broker: read: %w", err)
+	}
+	return messages, nil
+}
+
+// Page is a part of what is kept of a channel.
+type Page struct {
+	Messages []Message
+	More     bool // there may be messages after the last one
+}
+
+// ReadPage is Read for who must not have more than so much in memory: a page ends
+// with the message that reaches the bytes.
+func (b *Broker) ReadPage(ctx context.Context, channel string, after ID, limit, bytes int) (Page, error) {
+	if after == maxID {
+		return Page{}, nil
+	}
+	reply, err := b.batch.eval(ctx, pageScript, []string{b.layout.stream(channel)}, after.String(), limit, bytes)
+	if err != nil {
+		return Page{}, fmt.Errorf("broker: read page: %w", err)
+	}
+	parts, _ := reply.([]any)
+	if len(parts) != 2 {
+		return Page{}, fmt.Errorf("broker: read page: unexpected reply %T", reply)
+	}
+	messages, err := parseEntries(parts[0])
+	if err != nil {
+		return Page{}, fmt.Errorf("broker: read page: %w", err)
+	}
+	return Page{Messages: messages, More: parts[1] == int64(1)}, nil
+}
+
+func parseEntries(reply any) ([]Message, error) {
 	entries, ok := reply.([]any)
 	if !ok {
-		return nil, fmt.Errorf("broker: read: unexpected reply %T", reply)
+		return nil, fmt.Errorf("unexpected reply %T", reply)
 	}
 	messages := make([]Message, 0, len(entries))
 	for _, e := range entries {
 		m, err := parseEntry(e)
 		if err != nil {
-			return nil, fmt.Errorf("broker: read: %w", err)
+			return nil, err
 		}
 		messages = append(messages, m)
 	}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -185,5 +186,50 @@ func testPages(t *testing.T, p pair) {
 	}
 	if !slices.Equal(read, published) {
 		t.Errorf("read %d messages, published %d", len(read), len(published))
+	}
+}
+
+// testPagesInBytes: a page ends with the message that reaches its bound in bytes,
+// whatever the sizes, so that who reads one knows what it costs (findings H5, H6).
+func testPagesInBytes(t *testing.T, p pair) {
+	const bound, large = 10_000, 8000
+	sizes := []int{0, 1, 30, 0, 0, large, 5, large, large, large, 20_000, 20_000, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, large}
+	var published []ID
+	for _, size := range sizes {
+		published = append(published, p.b.publish(t, "sizes", strings.Repeat("x", size), keep))
+	}
+	for _, limit := range []int{1, 2, 7, 100} {
+		var read []ID
+		for after, more := (ID{}), true; more; {
+			page, err := p.a.ReadPage(t.Context(), "sizes", after, limit, bound)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes := 0
+			for i, m := range page.Messages {
+				if bytes >= bound || i >= limit {
+					t.Errorf("limit %d: message %d of a page comes after %d bytes", limit, i, bytes)
+				}
+				if m.Prev != after {
+					t.Errorf("%s follows on %s, want %s", m.ID, m.Prev, after)
+				}
+				bytes += len(m.Payload) + len("p") + len("m") + len(m.Prev.String())
+				after = m.ID
+				read = append(read, m.ID)
+			}
+			if bytes < bound && len(page.Messages) < limit && page.More {
+				t.Errorf("limit %d: a page of %d messages and %d bytes is said to have been cut", limit, len(page.Messages), bytes)
+			}
+			more = page.More
+		}
+		if !slices.Equal(read, published) {
+			t.Errorf("limit %d: read %d messages, published %d", limit, len(read), len(published))
+		}
+	}
+	if page, err := p.a.ReadPage(t.Context(), "sizes", ID{1<<64 - 1, 1<<64 - 1}, 10, bound); err != nil || len(page.Messages) > 0 || page.More {
+		t.Errorf("after the last id that can be: %v, %v", page, err)
+	}
+	if page, err := p.a.ReadPage(t.Context(), "no sizes", ID{}, 10, bound); err != nil || len(page.Messages) > 0 || page.More {
+		t.Errorf("of a channel that is not there: %v, %v", page, err)
 	}
 }

@@ -17,6 +17,8 @@ var (
 	publishSource string
 	//go:embed lua/head.lua
 	headSource string
+	//go:embed lua/page.lua
+	pageSource string
 	//go:embed lua/epoch.lua
 	epochSource string
 	//go:embed lua/call.lua
@@ -28,6 +30,7 @@ var (
 
 	publishScript = newScript(publishSource)
 	headScript    = newScript(headSource)
+	pageScript    = newScript(pageSource)
 	epochScript   = newScript(epochSource)
 	memberScript  = newScript(memberSource)
 	callScript    = newScript(callSource)

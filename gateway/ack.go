@@ -1,13 +1,15 @@
 package gateway
 
 import (
+	"context"
+
 	"wssgateway/broker"
 	"wssgateway/gateway/wire"
 	"wssgateway/session"
 )
 
 // ack keeps how far the client's device has read its inbox.
-func (c *conn) ack(r wire.Request) error {
+func (c *conn) ack(ctx context.Context, r wire.Request) error {
 	if err := checkChannel(r.Channel); err != nil {
 		return err
 	}
@@ -21,8 +23,6 @@ func (c *conn) ack(r wire.Request) error {
 	if err != nil {
 		return mistake(wire.BadRequest, "id: is not the id of a message")
 	}
-	ctx, cancel := c.gw.requestContext()
-	defer cancel()
 	if err := c.gw.sessions.Ack(ctx, c.session.User, c.session.Device, id.String()); err != nil {
 		c.gw.log.Debug("not acknowledged", "error", err)
 		return mistake(wire.Unavailable, "not known whether it was kept; try again")

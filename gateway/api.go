@@ -28,6 +28,9 @@ func (g *Gateway) authorize(gc *gin.Context) {
 	got, want := sha256.Sum256([]byte(key)), sha256.Sum256([]byte(g.cfg.APIKey))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 		gc.Header("WWW-Authenticate", "Bearer")
+		if gc.Request.ContentLength != 0 {
+			dropBody(gc) // nobody is waited for who may not call
+		}
 		problem(gc, http.StatusUnauthorized, wire.Unauthorized, "the API key is missing or wrong")
 	}
 }

@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"unicode/utf8"
 
@@ -28,14 +30,18 @@ type published struct {
 	Channel string `json:"channel"`
 }
 
-// maxPublications bounds the array of one call.
-const maxPublications = 1000
+const (
+	// maxPublications bounds the array of one call.
+	maxPublications = 1000
+	// maxBody is how large a body may be, in messages of the largest size.
+	maxBody = 16
+)
 
 // apiPublish publishes one message, or an array of them in order.
 func (g *Gateway) apiPublish(gc *gin.Context) {
 	parent, end := g.hub.tracing.serve("POST /v1/publish", gc.Request.Header)
 	defer func() { end(gc.Writer.Status()) }()
-	limit := int64(g.cfg.Limits.FrameSize) * 16
+	limit := int64(g.cfg.Limits.FrameSize) * maxBody
 	body, err := io.ReadAll(http.MaxBytesReader(gc.Writer, gc.Request.Body, limit))
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -45,11 +51,15 @@ func (g *Gateway) apiPublish(gc *gin.Context) {
 		problem(gc, http.StatusBadRequest, wire.BadRequest, "the body could not be read")
 		return
 	}
+	// All messages have one deadline. A caller that has gone publishes nothing
+	// any more: it does not know, and may do it again.
+	ctx, cancel := context.WithTimeout(gc.Request.Context(), requestTimeout)
+	defer cancel()
 	if body = bytes.TrimSpace(body); len(body) > 0 && body[0] == '[' {
-		g.publishArray(gc, body, parent)
+		g.publishArray(ctx, gc, body, parent)
 		return
 	}
-	answer := g.publishAll([]json.RawMessage{body}, parent)[0]
+	answer := g.publishAll(ctx, []json.RawMessage{body}, parent)[0]
 	if p, ok := answer.(problemDocument); ok {
 		problem(gc, p.Status, p.Code, p.Detail)
 		return
@@ -59,7 +69,7 @@ func (g *Gateway) apiPublish(gc *gin.Context) {
 
 // publishArray answers 200 with an array in the same order, a problem document
 // in the place of what failed.
-func (g *Gateway) publishArray(gc *gin.Context, body []byte, parent trace.SpanContext) {
+func (g *Gateway) publishArray(ctx context.Context, gc *gin.Context, body []byte, parent trace.SpanContext) {
 	var elements []json.RawMessage
 	if err := json.Unmarshal(body, &elements); err != nil {
 		problem(gc, http.StatusBadRequest, wire.BadRequest, "the body is not JSON")
@@ -69,12 +79,13 @@ func (g *Gateway) publishArray(gc *gin.Context, body []byte, parent trace.SpanCo
 		problem(gc, http.StatusRequestEntityTooLarge, wire.TooLarge, "the array has too many messages")
 		return
 	}
-	gc.JSON(http.StatusOK, g.publishAll(elements, parent))
+	gc.JSON(http.StatusOK, g.publishAll(ctx, elements, parent))
 }
 
 // publishAll publishes messages, those of one channel in their order, channels
-// side by side. It returns an answer for each.
-func (g *Gateway) publishAll(elements []json.RawMessage, parent trace.SpanContext) []any {
+// side by side. It returns an answer for each. After one that has failed none
+// follows on its channel, so that repeating what failed keeps the order.
+func (g *Gateway) publishAll(ctx context.Context, elements []json.RawMessage, parent trace.SpanContext) []any {
 	answers := make([]any, len(elements))
 	publications := make([]publication, len(elements))
 	byChannel := make(map[string][]int)
@@ -90,8 +101,16 @@ func (g *Gateway) publishAll(elements []json.RawMessage, parent trace.SpanContex
 	var wg sync.WaitGroup
 	for channel, indexes := range byChannel {
 		wg.Go(func() {
+			var failed bool
 			for _, i := range indexes {
-				answers[i] = g.publishOne(channel, &publications[i])
+				if failed {
+					answers[i] = problemOf(mistake(wire.Unavailable, untried))
+					continue
+				}
+				var err error
+				if answers[i], err = g.publishOne(ctx, channel, &publications[i]); err != nil {
+					answers[i], failed = problemOf(mistake(wire.Unavailable, unpublished(err))), true
+				}
 			}
 		})
 	}
@@ -100,16 +119,13 @@ func (g *Gateway) publishAll(elements []json.RawMessage, parent trace.SpanContex
 }
 
 // publishOne publishes one message and returns the answer to it.
-func (g *Gateway) publishOne(channel string, p *publication) any {
-	id, err := g.publish(channel, p.message, p.key, backendScope)
-	if err != nil {
-		return newProblem(http.StatusServiceUnavailable, wire.Unavailable, unpublished(err))
-	}
+func (g *Gateway) publishOne(ctx context.Context, channel string, p *publication) (published, error) {
+	id, err := g.publish(ctx, channel, p.message, p.key, backendScope)
 	answer := published{Channel: channel}
-	if !id.IsZero() {
+	if err == nil && !id.IsZero() {
 		answer.ID = id.String()
 	}
-	return answer
+	return answer, err
 }
 
 // decode takes in one message of a call and returns its channel, or the mistake
@@ -126,7 +142,7 @@ func (p *publication) decode(element []byte, limit int) (channel string, err err
 	if !utf8.Valid(element) {
 		return "", mistake(wire.BadRequest, "not UTF-8")
 	}
-	if err := json.Unmarshal(element, &f); err != nil {
+	if err := decodeStrictly(element, &f); err != nil {
 		return "", mistake(wire.BadRequest, "not a message: "+jsonMistake(err))
 	}
 	p.message = &message{event: f.Event, to: f.To, data: f.Data}
@@ -152,10 +168,27 @@ func (p *publication) decode(element []byte, limit int) (channel string, err err
 	return target(wire.Request{Channel: f.Channel, To: f.To})
 }
 
+// decodeStrictly decodes one JSON value and no more, without fields that v does
+// not have: a backend is to hear of one that it has misspelled.
+func decodeStrictly(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one value")
+	}
+	return nil
+}
+
 // jsonMistake says what is wrong with JSON in words for its sender.
 func jsonMistake(err error) string {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return e.Field + " must not be a " + e.Value
+	}
+	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return "unknown field " + field
 	}
 	return "invalid JSON"
 }

@@ -140,8 +140,6 @@ func TestAPIPublish(t *testing.T) {
 				frame{"channel": "room:1", "id": true}, frame{"channel": "room:1", "bytes": "\x00\x01\n\xff", "data": nil}},
 			`{"channel":"room:1","data_base64":""}`: {
 				frame{"channel": "room:1", "id": true}, frame{"channel": "room:1", "bytes": "", "data": nil}},
-			`{"channel":"room:1","data":"x","unknown":[1],"from":"mallory"}`: {
-				frame{"id": true}, frame{"from": nil, "data": "x"}},
 			`{"channel":"room:1","data":1,"event":null,"key":null,"to":null,"data_base64":null}`: {
 				frame{"id": true}, frame{"data": 1.0}},
 		} {
@@ -184,6 +182,7 @@ func TestAPIPublishMistakes(t *testing.T) {
 		`{"channel":"room:1","data_base64":"!"}`:                                    {400, "bad_request"},
 		`{"channel":"room:1","data_base64":5}`:                                      {400, "bad_request"},
 		`{"channel":5,"data":1}`:                                                    {400, "bad_request"},
+		`{"channel":"room:1","data":1,"from":"mallory"}`:                            {400, "bad_request"},
 		`{"channel":"room:1","event":5,"data":1}`:                                   {400, "bad_request"},
 		`{"channel":"room:1","key":"","data":1}`:                                    {400, "bad_request"},
 		`{"channel":"room:1","key":5,"data":1}`:                                     {400, "bad_request"},
@@ -215,6 +214,64 @@ func TestAPIPublishMistakes(t *testing.T) {
 		`{"to":"` + strings.Repeat("u", 250) + `","data":1}`,
 	} {
 		n.publish(t, body)
+	}
+}
+
+// TestAPINamesUnknownFields: what a backend has misspelled is not passed over
+// (finding U7).
+func TestAPINamesUnknownFields(t *testing.T) {
+	t.Parallel()
+	n := startOne(t)
+	const body = `{"channel":"room:1","evnet":"chat","data":1}`
+	status, answer := n.call(t, "POST", "/v1/publish", body)
+	expectProblem(t, status, answer, "bad_request")
+	if m, _ := answer.(map[string]any); !strings.Contains(frame(m).str("detail"), `"evnet"`) {
+		t.Errorf("the field is not named: %v", answer)
+	}
+	_, answer = n.call(t, "POST", "/v1/publish", "["+body+`,{"channel":"room:1","data":1}]`)
+	answers, _ := answer.([]any)
+	if len(answers) != 2 {
+		t.Fatalf("%v", answer)
+	}
+	expectProblem(t, 400, answers[0], "bad_request")
+	expectHas(t, answers[1].(map[string]any), frame{"id": true})
+}
+
+// TestWrongMethods: a path that is there says which methods it has (finding U7).
+func TestWrongMethods(t *testing.T) {
+	t.Parallel()
+	n := startOne(t, func(cfg *gateway.Config) { cfg.Pprof = true })
+	for _, c := range []struct{ method, address, allow string }{
+		{"GET", n.api + "/v1/publish", "POST"},
+		{"POST", n.api + "/v1/users/alice", "GET"},
+		{"GET", n.api + "/v1/users/alice/sessions", "DELETE"},
+		{"POST", n.api + "/metrics", "GET"},
+		{"POST", n.api + "/debug/pprof/", "GET"},
+		{"DELETE", n.api + "/healthz", "GET, HEAD"},
+		{"POST", n.public + "/ws", "GET"},
+		{"PUT", n.public + "/readyz", "GET, HEAD"},
+	} {
+		status, header, body := httpDo(t, c.method, c.address, "")
+		if status != 405 || header.Get("Allow") != c.allow || header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s: %d, Allow %q, %s", c.method, c.address, status, header.Get("Allow"), body)
+		}
+	}
+}
+
+// TestPathsAreTakenAsTheyAre: no redirect repeats what a client puts into a header
+// (finding L11), and no profile tells the command line, which may have secrets in
+// it (finding L3).
+func TestPathsAreTakenAsTheyAre(t *testing.T) {
+	t.Parallel()
+	n := startOne(t, func(cfg *gateway.Config) { cfg.Pprof = true })
+	for _, address := range []string{n.public + "/healthz/", n.api + "/v1/nodes/", n.api + "/debug/pprof/cmdline"} {
+		status, header, body := httpDo(t, "GET", address, "", "X-Forwarded-Prefix", "/evil.example")
+		if status != 404 || header.Get("Location") != "" {
+			t.Errorf("%s: %d %v %s", address, status, header, body)
+		}
+	}
+	if status, _, body := httpDo(t, "GET", n.api+"/debug/pprof/goroutine?debug=1", ""); status != 200 {
+		t.Errorf("a profile: %d %s", status, body)
 	}
 }
 

@@ -74,7 +74,7 @@ func (cs *calls) run(ctx context.Context) {
 
 // call hands a request of the client to backends. The reply comes when it comes;
 // what the client asks next does not wait for it.
-func (c *conn) call(r wire.Request) error {
+func (c *conn) call(ctx context.Context, r wire.Request) error {
 	stream, _, _ := strings.Cut(r.Event, ".")
 	if !validStream(stream) {
 		return mistake(wire.BadRequest, "event: its part before the first dot must have 1 to 64 of A-Z a-z 0-9 _ -")
@@ -95,8 +95,6 @@ func (c *conn) call(r wire.Request) error {
 		}
 		fields = append(fields, "reply_to", c.gw.broker.LiveName(cs.channel()), "ref", ref)
 	}
-	ctx, cancel := c.gw.requestContext()
-	defer cancel()
 	limits := c.gw.cfg.Calls
 	err := c.gw.broker.Call(ctx, broker.Call{Stream: stream, Fields: fields, MaxLen: limits.MaxLen, Streams: limits.Streams})
 	if err == nil {

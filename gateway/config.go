@@ -3,8 +3,10 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"path"
+	"runtime/debug"
 	"time"
 
 	"wssgateway/gateway/wire"
@@ -29,7 +31,7 @@ type Config struct {
 	TrustedProxies []string `config:"trusted_proxies" help:"addresses or CIDRs whose X-Forwarded-For is believed"`
 
 	AuthTimeout      time.Duration `config:"auth_timeout" help:"time a connection has for its connect frame"`
-	HandshakeTimeout time.Duration `config:"handshake_timeout" help:"time a client has to send its request headers"`
+	HandshakeTimeout time.Duration `config:"handshake_timeout" help:"time a client has to send its request"`
 	ResumeWindow     time.Duration `config:"resume_window" help:"time a session outlives its connection"`
 	MaxAge           time.Duration `config:"max_age" help:"age at which a connection is asked to move to another node, within a tenth of it; 0: never"`
 	Lease            time.Duration `config:"lease" help:"time after its last heartbeat at which a node counts as dead"`
@@ -86,6 +88,7 @@ type Limits struct {
 	BadFrames         int                     `config:"bad_frames" help:"bad frames in a row after which a connection is closed"`
 	Subscriptions     int                     `config:"subscriptions" help:"channels a session may be subscribed to"`
 	Outbox            Size                    `config:"outbox" help:"bytes that may wait for a slow client before it is disconnected"`
+	Memory            Size                    `config:"memory" help:"memory of a node for what waits for slow clients and for pages of history; 0: half of GOMEMLIMIT, or 1GiB without one"`
 	Clients           map[string]ClientLimits `config:"clients" help:"limits by kind of client (the token's client claim)"`
 }
 
@@ -195,12 +198,32 @@ func (l *Limits) validate(m *mistakes) {
 	m.check(l.BadFrames > 0, "limits.bad_frames: must be positive")
 	m.check(l.Subscriptions > 0, "limits.subscriptions: must be positive")
 	m.check(l.Outbox >= l.FrameSize, "limits.outbox: must not be smaller than limits.frame_size")
+	m.check(l.Memory == 0 || l.Memory >= minMemory, "limits.memory: must be at least 16MiB, or 0 for the default")
+	m.check(l.Memory == 0 || l.Memory >= 4*l.Outbox, "limits.memory: must be four times limits.outbox at least")
 	_, ok := l.Clients[clientDefault]
 	m.check(ok, "limits.clients: must have %q, the kind of clients that name none", clientDefault)
 	for name, c := range l.Clients {
 		m.check(c.Connections >= 0, "limits.clients.%s.connections: must not be negative", name)
 		m.check(c.Timeout >= 2*time.Second, "limits.clients.%s.timeout: must be at least 2s", name)
 	}
+}
+
+// Bounds of limits.memory: the least with which a node works, and what it is where
+// neither the operator nor GOMEMLIMIT says anything.
+const (
+	minMemory     = 16 << 20
+	defaultMemory = 1 << 30
+)
+
+// memory returns the bytes that a node may use for outboxes and pages.
+func (c *Config) memory() int64 {
+	if c.Limits.Memory != 0 {
+		return int64(c.Limits.Memory)
+	}
+	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
+		return max(limit/2, minMemory)
+	}
+	return defaultMemory
 }
 
 // class returns the configuration of the class of channel.

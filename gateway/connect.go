@@ -19,7 +19,7 @@ type hello struct {
 
 // connect makes a session of the connection. A refused token, too many
 // connections and an unreachable Redis end it.
-func (c *conn) connect(r wire.Request) error {
+func (c *conn) connect(ctx context.Context, r wire.Request) error {
 	if c.grant.Load() != nil {
 		return mistake(wire.BadRequest, "connected already")
 	}
@@ -34,8 +34,6 @@ func (c *conn) connect(r wire.Request) error {
 		return nil
 	}
 	c.deadline.Store(0) // it has said who it is in time
-	ctx, cancel := c.gw.requestContext()
-	defer cancel()
 	claimed, err := c.gw.sessions.Claim(ctx, session.Claim{
 		User: g.user, Wanted: r.Session, Device: r.Device, Client: g.client, IP: c.ip,
 		Limit: c.gw.cfg.Limits.Clients[g.client].Connections, Holder: c,

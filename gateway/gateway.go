@@ -45,7 +45,7 @@ type Gateway struct {
 	verifier  *verifier
 	hub       *hub
 	transport *transport.Transport
-	budget    *transport.Budget
+	budget    *transport.Budget // of memory, for outboxes and pages
 	conns     *conns
 	control   *control
 	presence  *presence
@@ -76,8 +76,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		verifier:   newVerifier(&cfg),
 		conns:      conns,
 		rebalances: make(chan float64, 1),
+		budget:     transport.NewBudget(cfg.memory()),
 	}
-	g.budget = transport.NewBudget(1 << 30)
 	registerReady(deps.Registry, g.Ready)
 	g.calls = newCalls(g)
 	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
@@ -133,7 +133,7 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	wg.Go(func() { g.rebalancer(serving) })
 
 	failed := make(chan error, 2) // one per server
-	servers := []*http.Server{g.server(g.public), g.server(g.admin)}
+	servers := []*http.Server{g.publicServer(), g.adminServer()}
 	for i, ln := range []net.Listener{public, admin} {
 		wg.Go(func() {
 			if err := servers[i].Serve(ln); !errors.Is(err, http.ErrServerClosed) {
@@ -158,7 +158,34 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	return err
 }
 
-// server returns an HTTP server with bounds on what a client can hold up.
+// What a client of the public listener has to take an answer in, and one of the
+// admin listener to send a request and to take the answer to it. The latter are
+// backends, which send up to sixteen times limits.frame_size at once. A profile
+// takes as long as it was asked to: net/http/pprof adds that to adminWrite.
+const (
+	publicWrite = 10 * time.Second
+	adminRead   = 30 * time.Second
+	adminWrite  = adminRead + 2*requestTimeout
+)
+
+// publicServer returns the server of what clients ask. A connection that has
+// become a WebSocket has none of its deadlines any more: taking it over from
+// net/http clears them.
+func (g *Gateway) publicServer() *http.Server {
+	s := g.server(g.public)
+	s.ReadTimeout, s.WriteTimeout = g.cfg.HandshakeTimeout, publicWrite
+	return s
+}
+
+// adminServer returns the server of what operators and backends ask.
+func (g *Gateway) adminServer() *http.Server {
+	s := g.server(g.admin)
+	s.ReadTimeout, s.WriteTimeout = adminRead, adminWrite
+	return s
+}
+
+// server returns an HTTP server with bounds on what a client can hold up. The
+// contexts of its requests end with the node's life.
 func (g *Gateway) server(h http.Handler) *http.Server {
 	const (
 		maxHeader   = 32 << 10 // a token may come in the query string, and again in a header
@@ -169,6 +196,7 @@ func (g *Gateway) server(h http.Handler) *http.Server {
 		ReadHeaderTimeout: g.cfg.HandshakeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return g.life },
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 }

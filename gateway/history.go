@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"context"
+
 	"wssgateway/broker"
 	"wssgateway/gateway/wire"
 )
@@ -12,7 +14,7 @@ const (
 )
 
 // history answers with what is kept of a channel after a position.
-func (c *conn) history(r wire.Request) error {
+func (c *conn) history(ctx context.Context, r wire.Request) error {
 	if err := checkChannel(r.Channel); err != nil {
 		return err
 	}
@@ -26,56 +28,78 @@ func (c *conn) history(r wire.Request) error {
 	if c.gw.cfg.class(r.Channel).History.Size == 0 {
 		return mistake(wire.NotFound, "this channel has no history")
 	}
+	if r.Ref == "" {
+		return nil // nobody wants the answer
+	}
 	if r.Limit == 0 {
 		r.Limit = historyDefault
 	}
-	messages, recovered, err := c.gw.readHistory(r.Channel, p, r.Limit)
+	free, err := c.gw.reserve(ctx, historyBytes+c.gw.pageCost())
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot read now, try again")
 	}
-	if r.Ref != "" {
-		c.send(wire.NewObject("history", r.Ref).
-			Str("channel", r.Channel).
-			Raw("messages", string(messages)).
-			Bool("recovered", recovered))
+	defer free()
+	h, err := c.gw.readHistory(ctx, r.Channel, p, r.Limit)
+	if err != nil {
+		return mistake(wire.Unavailable, "cannot read now, try again")
 	}
+	c.send(wire.NewObject("history", r.Ref).
+		Str("channel", r.Channel).
+		Raw("messages", string(h.messages)+"]").
+		Bool("recovered", h.recovered))
 	return nil
 }
 
-// readHistory returns messages after a position as a JSON array, and whether
-// nothing after the position is gone.
-func (g *Gateway) readHistory(channel string, p position, limit int) (messages []byte, recovered bool, err error) {
-	ctx, cancel := g.requestContext()
-	defer cancel()
-	after := broker.ID{}
-	recovered = true
+// history is what is read of a channel to answer a request.
+type history struct {
+	channel   string
+	messages  []byte // a JSON array, still open
+	after     broker.ID
+	follows   bool // the next message must follow on after
+	recovered bool // nothing between the position and the last message is gone
+}
+
+// readHistory reads up to limit messages after a position, and fewer if they are
+// large.
+func (g *Gateway) readHistory(ctx context.Context, channel string, p position, limit int) (*history, error) {
+	h := &history{channel: channel, messages: []byte{'['}, recovered: true}
+	var last broker.ID // where the channel stood before it was read
 	if p.given && !p.all {
 		head, err := g.broker.Head(ctx, channel, p.id)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		after, recovered = p.id, head.Recovered
+		last, h.after, h.follows, h.recovered = head.Last, p.id, true, head.Recovered
 	}
-	messages = append(messages, '[')
-	for limit > 0 && len(messages) < historyBytes {
-		page, err := g.broker.Read(ctx, channel, after, min(limit, replayPage))
+	for limit > 0 && len(h.messages) < historyBytes {
+		page, err := g.readPage(ctx, channel, h.after, limit, historyBytes-len(h.messages))
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		for _, m := range page {
-			if messages, err = appendElement(messages, m); err != nil {
-				g.hub.refuse(channel, err)
-			}
-			after = m.ID
-			if len(messages) >= historyBytes {
-				break
-			}
+		for _, m := range page.Messages {
+			h.add(g, m)
 		}
-		if limit -= len(page); len(page) < replayPage {
+		if limit -= len(page.Messages); !page.More {
+			// What the head has promised, and is not there any more, has expired.
+			h.recovered = h.recovered && h.after.Compare(last) >= 0
 			break
 		}
 	}
-	return append(messages, ']'), recovered, nil
+	return h, nil
+}
+
+// add takes in the next message. Its predecessor must be the one before it here:
+// else messages have been trimmed, since the channel was asked where it stands or
+// between two pages.
+func (h *history) add(g *Gateway, m broker.Message) {
+	if h.follows && m.Prev != h.after {
+		h.recovered = false
+	}
+	h.after, h.follows = m.ID, true
+	var err error
+	if h.messages, err = appendElement(h.messages, m); err != nil {
+		g.hub.refuse(h.channel, err)
+	}
 }
 
 // appendElement appends a message to an array that was begun.

@@ -6,6 +6,7 @@ import (
 	"net/http/pprof"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,14 +25,19 @@ func (g *Gateway) engine() (*gin.Engine, error) {
 	quietGin()
 	e := gin.New()
 	e.UseEscapedPath, e.UnescapePathValues = true, false // a user's name may have a slash: unescapePath
+	e.RedirectTrailingSlash = false                      // it would believe X-Forwarded-Prefix
+	e.HandleMethodNotAllowed = true                      // with Allow, which gin sets
 	if err := e.SetTrustedProxies(g.cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
-	e.Use(g.count, gin.CustomRecoveryWithWriter(nil, g.recovered), unescapePath)
+	e.Use(g.count, gin.CustomRecoveryWithWriter(nil, g.recovered), refuseBody, unescapePath)
 	probes := []string{http.MethodGet, http.MethodHead} // some balancers ask with HEAD
 	e.Match(probes, "/healthz", func(gc *gin.Context) { gc.String(http.StatusOK, "ok\n") })
 	e.Match(probes, "/readyz", g.readyz)
 	e.NoRoute(func(gc *gin.Context) { problem(gc, http.StatusNotFound, wire.NotFound, "no such endpoint") })
+	e.NoMethod(func(gc *gin.Context) {
+		problem(gc, http.StatusMethodNotAllowed, wire.NotFound, "not with this method: see Allow")
+	})
 	return e, nil
 }
 
@@ -57,9 +63,32 @@ func (g *Gateway) adminHandler(reg *prometheus.Registry) (http.Handler, error) {
 		e.GET("/debug/pprof/*name", servePprof)
 	}
 	if g.cfg.APIKey != "" {
-		g.routeAPI(e.Group("/v1", g.authorize))
+		g.routeAPI(e.Group(strings.TrimSuffix(apiPrefix, "/"), g.authorize))
 	}
 	return e, nil
+}
+
+// apiPrefix begins the paths of the server API, whose calls may have a body.
+const apiPrefix = "/v1/"
+
+// refuseBody refuses requests with a body where nobody reads one. Else net/http
+// would wait for it: to have it out of the way before it answers, or upgrades.
+func refuseBody(gc *gin.Context) {
+	if gc.Request.ContentLength == 0 || strings.HasPrefix(gc.FullPath(), apiPrefix) {
+		return
+	}
+	dropBody(gc)
+	if gc.FullPath() != "" { // else it is refused for its path, or its method
+		problem(gc, http.StatusRequestEntityTooLarge, wire.TooLarge, "a request has no body here")
+	}
+}
+
+// dropBody has the connection closed after the answer, without waiting for what
+// has not come of the request's body.
+func dropBody(gc *gin.Context) {
+	gc.Header("Connection", "close")
+	// One that cannot have deadlines is not a network connection.
+	_ = http.NewResponseController(gc.Writer).SetReadDeadline(time.Unix(1, 0))
 }
 
 // unescapePath unescapes what the path names. Gin itself would take a plus sign
@@ -124,11 +153,9 @@ func (g *Gateway) recovered(gc *gin.Context, cause any) {
 	problem(gc, http.StatusInternalServerError, wire.Internal, "internal error")
 }
 
+// servePprof serves profiles; not the command line, which may hold secrets.
 func servePprof(gc *gin.Context) {
-	handlers := map[string]http.HandlerFunc{
-		"/cmdline": pprof.Cmdline, "/profile": pprof.Profile,
-		"/symbol": pprof.Symbol, "/trace": pprof.Trace,
-	}
+	handlers := map[string]http.HandlerFunc{"/profile": pprof.Profile, "/symbol": pprof.Symbol, "/trace": pprof.Trace}
 	h, ok := handlers[gc.Param("name")]
 	if !ok {
 		h = pprof.Index

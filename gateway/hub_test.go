@@ -72,7 +72,7 @@ func resetItem(ch *channel, n uint64) item {
 // it gets of that afterwards.
 func TestHeldMember(t *testing.T) {
 	const at = 4 // where the member was attached
-	big := strings.Repeat("x", 100)
+	big := strings.Repeat("x", 1000)
 	for _, test := range []struct {
 		name string
 		kept string // messages by number, rN: a reset to N, x: one without id, large
@@ -95,7 +95,7 @@ func TestHeldMember(t *testing.T) {
 			s, ch := shardOfTest(t), &channel{name: "room:1", history: true}
 			nc, peer := wiretest.SmallPair(t)
 			defer peer.Close()
-			c := connOn(t, s, nc, 400)
+			c := connOn(t, s, nc, 4000)
 			m := &member{conn: c, channel: ch, after: broker.ID{MS: at}, catchUp: &catchUp{from: broker.ID{MS: at}}}
 			queue := []item{{kind: itemJoin, channel: ch, member: m}}
 			for _, word := range strings.Fields(test.kept) {
@@ -161,31 +161,41 @@ func TestNothingComesAfterLeave(t *testing.T) {
 	nc, peer := net.Pipe()
 	c := connOn(t, s, nc, 1<<20)
 	m := &member{conn: c, channel: &channel{name: "room:1"}, catchUp: &catchUp{}}
-	c.socket.Send(wiretest.ServerFrame(1, "before")) // the replay waits for this to be taken
-	replayed := make(chan struct{})
-	go func() { c.sendWhenDrained(m, wiretest.ServerFrame(1, "replayed"), broker.ID{}); close(replayed) }()
+	c.socket.Send(wiretest.ServerFrame(1, "before"))
 	m.leave()
+	if !m.sendReplay(stretch{frames: wiretest.ServerFrame(1, "replayed"), at: broker.ID{MS: 1}}) || !m.sent.IsZero() {
+		t.Errorf("a replay of who has left goes on, up to %v", m.sent)
+	}
 	c.socket.Send(wiretest.ServerFrame(1, "unsubscribed"))
 	got := wiretest.ReadFrames(t, peer, 2)
-	<-replayed
 	if got = append(got, c.rest(t, peer)...); len(got) != 2 || string(got[1][2:]) != "unsubscribed" {
 		t.Errorf("got %q", got)
 	}
 }
 
-// TestReplaysShareTheOutbox: many replays at once wait for each other, they do
-// not fill the outbox together.
+// TestReplaysShareTheOutbox: a page goes out if the outbox is empty, or has room
+// for it beside what comes by itself. One that does not fit ends nothing.
 func TestReplaysShareTheOutbox(t *testing.T) {
 	s := shardOfTest(t)
 	nc, peer := wiretest.SmallPair(t)
-	const replays, chunk = 64, 100 << 10
-	c := connOn(t, s, nc, 2*chunk)
-	for range replays {
-		m := &member{conn: c, channel: &channel{name: "room:1"}, catchUp: &catchUp{}}
-		go c.sendWhenDrained(m, wiretest.ServerFrame(1, strings.Repeat("x", chunk)), broker.ID{})
+	const outbox, chunk = 400 << 10, 100 << 10
+	c := connOn(t, s, nc, outbox)
+	frame := wiretest.ServerFrame(1, strings.Repeat("x", chunk))
+	page := stretch{frames: frame}
+	m := &member{conn: c, channel: &channel{name: "room:1"}, catchUp: &catchUp{}}
+	sent := 0
+	for m.sendReplay(page) { // the kernel takes some
+		if sent++; sent > 100 {
+			t.Fatal("there is always room for more")
+		}
 	}
-	if got := wiretest.ReadFrames(t, peer, replays); len(got) != replays {
-		t.Errorf("%d of %d came", len(got), replays)
+	c.socket.Send(frame) // what comes by itself still fits
+	if got := wiretest.ReadFrames(t, peer, sent+1); len(got) != sent+1 {
+		t.Errorf("%d of %d came", len(got), sent+1)
+	}
+	c.socket.AwaitDrained()
+	if !m.sendReplay(stretch{frames: wiretest.ServerFrame(1, strings.Repeat("x", 2*outbox))}) {
+		t.Error("a page does not go out though the outbox is empty")
 	}
 	if why := c.socket.Cause(); why != nil {
 		t.Errorf("ended: %s", why.Label)
@@ -326,9 +336,9 @@ func TestReplayedPage(t *testing.T) {
 				fmt.Sscanf(word, "%d<%d", &prev, &id)
 				page = append(page, broker.Message{ID: broker.ID{MS: id}, Prev: broker.ID{MS: prev}, Payload: `t,"data":0`})
 			}
-			next, count := c.sendPage(m, page, broker.ID{MS: from}, broker.ID{MS: to}, test.follows)
-			if next.MS != test.next || count < 1 || count > replayPage {
-				t.Errorf("goes on at %v with %d messages", next, count)
+			r := c.stretchOf(m.channel, page, broker.ID{MS: from}, broker.ID{MS: to}, test.follows)
+			if r.at.MS != test.next || !r.follows || !m.sendReplay(r) || m.sent != r.at {
+				t.Errorf("goes on at %v, follows %v; has sent up to %v", r.at, r.follows, m.sent)
 			}
 			var got []string
 			for _, f := range c.rest(t, peer) {

@@ -78,6 +78,10 @@ func splitPayload(payload string) (fields, data string, binary bool, err error) 
 	return "", "", false, errPayload
 }
 
+// frameSize is what a frame that delivers a message has at the most, but for
+// channels whose names JSON has to escape.
+func frameSize(channel, payload string) int { return len(channel) + len(payload) + 96 }
+
 // messageFrame returns the frame that delivers a message of channel, the same
 // for every receiver. Its id is left out if it is zero.
 func messageFrame(channel string, id broker.ID, payload string) ([]byte, error) {
@@ -89,7 +93,7 @@ func messageFrame(channel string, id broker.ID, payload string) ([]byte, error) 
 	if binary {
 		op = wire.OpBinary
 	}
-	size := len(channel) + len(payload) + 96
+	size := frameSize(channel, payload)
 	return wire.Frame(op, size, func(b []byte) []byte {
 		b = append(b, `{"type":"message","channel":`...)
 		b = wire.AppendString(b, channel)

@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"wssgateway/gateway/wire"
-	"wssgateway/session"
 )
 
 // presenceListed bounds the members that a reply lists: with names of usual
@@ -15,7 +14,7 @@ import (
 const presenceListed = 10_000
 
 // presence answers who is on a channel.
-func (c *conn) presence(r wire.Request) error {
+func (c *conn) presence(ctx context.Context, r wire.Request) error {
 	if err := checkChannel(r.Channel); err != nil {
 		return err
 	}
@@ -28,8 +27,6 @@ func (c *conn) presence(r wire.Request) error {
 	if r.Ref == "" {
 		return nil
 	}
-	ctx, cancel := c.gw.requestContext()
-	defer cancel()
 	users, err := c.gw.broker.Users(ctx, presenceChannel(r.Channel))
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot be asked now, try again")
@@ -72,11 +69,4 @@ func (c *conn) enterPresence(ctx context.Context, before []string, outcomes []ou
 	c.gw.presence.enter(ctx, c.session, entered...)
 	c.gw.presence.leave(ctx, c.session, left...)
 	c.recordChannels()
-}
-
-// leavePresence ends a session's membership of a channel.
-func (g *Gateway) leavePresence(s *session.Session, channel string) {
-	ctx, cancel := g.requestContext()
-	defer cancel()
-	g.presence.leave(ctx, s, channel)
 }

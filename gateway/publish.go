@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 
 	"wssgateway/broker"
@@ -8,7 +9,7 @@ import (
 )
 
 // publish publishes a message of the client's, to a channel or to a user.
-func (c *conn) publish(r wire.Request) error {
+func (c *conn) publish(ctx context.Context, r wire.Request) error {
 	channel, err := target(r)
 	if err != nil {
 		return err
@@ -23,7 +24,7 @@ func (c *conn) publish(r wire.Request) error {
 	if !g.mayPublish(&c.gw.cfg, channel) {
 		return mistake(wire.Forbidden, "you may not publish to this channel")
 	}
-	id, err := c.gw.publish(channel, &message{
+	id, err := c.gw.publish(ctx, channel, &message{
 		event: r.Event, from: g.user, to: r.To, data: r.Data, binary: r.Binary,
 	}, r.Key, wire.Inbox(g.user))
 	if err != nil {
@@ -38,6 +39,10 @@ func (c *conn) publish(r wire.Request) error {
 	}
 	return nil
 }
+
+// untried is said of a message that was not published because one before it, of
+// the same array and on the same channel, was not.
+const untried = "not published: one before it on its channel was not; try again with the same key"
 
 // unpublished says what is known of a message after an error of publish.
 func unpublished(err error) string {
@@ -66,9 +71,7 @@ const backendScope = "backend"
 
 // publish publishes a message. scope says whose key it is. After an error it is
 // not known whether the message was published.
-func (g *Gateway) publish(channel string, m *message, key, scope string) (broker.ID, error) {
-	ctx, cancel := g.requestContext()
-	defer cancel()
+func (g *Gateway) publish(ctx context.Context, channel string, m *message, key, scope string) (broker.ID, error) {
 	class := g.cfg.class(channel)
 	published := g.hub.tracing.publish(channel, m)
 	id, err := g.broker.Publish(ctx, broker.Publication{

@@ -8,16 +8,9 @@ import (
 	"wssgateway/gateway/wire"
 )
 
-const (
-	// replayPage is how many messages are read at a time, at first and at most.
-	replayPage = 100
-	// replayBytes is how much of a page should be in memory, and in the outbox,
-	// at a time; the page shrinks where messages are large.
-	replayBytes = 128 << 10
-	// replayRetry is waited after Redis has failed. A replay goes on as long as
-	// its connection does.
-	replayRetry = 500 * time.Millisecond
-)
+// replayRetry is waited after Redis has failed. A replay goes on as long as its
+// connection does.
+const replayRetry = 500 * time.Millisecond
 
 // startReplay starts replay.
 func (c *conn) startReplay(m *member, from, to broker.ID, follows bool) {
@@ -30,107 +23,112 @@ func (c *conn) startReplay(m *member, from, to broker.ID, follows bool) {
 // on from; else what is gone before it was told already. A gap that turns up on
 // the way is told with reset.
 func (c *conn) replay(m *member, from, to broker.ID, follows bool) {
-	count := replayPage
 	for from.Compare(to) < 0 && !m.left.Load() {
-		next, err := c.replayPage(m, &count, from, to, follows)
+		s, err := c.replayPage(m, from, to, follows)
 		if err != nil {
 			time.Sleep(replayRetry)
 			continue
 		}
-		from, follows = next, true
+		from, follows = s.at, s.follows
 	}
 	c.socket.AwaitDrained() // make room for what was kept
 	c.gw.hub.release(m, from)
 }
 
-// replayPage reads and sends one page, and returns where the next one begins. A
-// connection has one page in memory, however many channels it comes back to.
-func (c *conn) replayPage(m *member, count *int, from, to broker.ID, follows bool) (broker.ID, error) {
+// replayPage sends one page once the socket has taken all before: a replay is as
+// slow as its reader. It returns what was sent. A connection is about one page at a
+// time, however many channels it comes back to, and has none in memory while it
+// waits: one for which there is no room, as other channels have taken it meanwhile,
+// is read again.
+func (c *conn) replayPage(m *member, from, to broker.ID, follows bool) (stretch, error) {
+	nothing := stretch{at: from, follows: follows}
 	c.paging.Lock()
 	defer c.paging.Unlock()
-	page, err := c.readPage(m.channel.name, from, *count)
+	c.socket.AwaitDrained()
+	free, err := c.gw.reserve(c.gw.life, c.gw.pageCost())
 	if err != nil {
-		return from, err
+		return nothing, err
 	}
-	from, *count = c.sendPage(m, page, from, to, follows)
-	return from, nil
-}
-
-func (c *conn) readPage(channel string, after broker.ID, count int) ([]broker.Message, error) {
+	defer free()
+	if m.left.Load() {
+		return nothing, nil
+	}
 	ctx, cancel := c.gw.requestContext()
 	defer cancel()
-	return c.gw.broker.Read(ctx, channel, after, count)
+	page, err := c.gw.readPage(ctx, m.channel.name, from, pageMessages, int(c.gw.cfg.Limits.Outbox)/4)
+	if err != nil {
+		return nothing, err
+	}
+	s := c.stretchOf(m.channel, page.Messages, from, to, follows)
+	if !m.sendReplay(s) {
+		return nothing, nil
+	}
+	c.gw.metrics.replayed.Add(float64(s.messages))
+	c.gw.metrics.replayGaps.Add(float64(s.gaps))
+	c.gw.metrics.bytesOut.Add(float64(len(s.frames)))
+	return s, nil
 }
 
-// sendPage sends a page, a chunk at a time, each when the socket has taken the
-// one before. It returns where the next page begins and how long it should be.
-func (c *conn) sendPage(m *member, page []broker.Message, from, to broker.ID, follows bool) (broker.ID, int) {
-	var chunk []byte
+// stretch is a part of a replay: what a page comes to.
+type stretch struct {
+	frames   []byte
+	messages int
+	gaps     int       // that are told
+	at       broker.ID // where the next one begins
+	follows  bool      // and its first message must follow on that
+}
+
+// stretchOf returns what a page of what comes after from comes to, up to and with to.
+func (c *conn) stretchOf(ch *channel, page []broker.Message, from, to broker.ID, follows bool) stretch {
+	s := stretch{at: from, follows: follows}
+	size := 0
+	for i := range page {
+		size += frameSize(ch.name, page[i].Payload)
+	}
+	s.frames = make([]byte, 0, size) // one that grows is charged for its room
+	gap := func(last broker.ID) {
+		s.frames = append(s.frames, resetFrame(ch, last)...)
+		s.gaps++
+	}
 	if len(page) == 0 { // trimmed or expired, perhaps since the replay began
 		if follows {
-			chunk = c.replayGap(m, to)
+			gap(to)
 		}
-		from = to
+		s.at, s.follows = to, true
 	}
-	total := 0
-	for i := 0; i < len(page) && from != to; i++ {
+	for i := 0; i < len(page) && s.at != to; i++ {
 		msg := &page[i]
-		beyond := msg.ID.Compare(to) > 0 // the hub has it
-		if follows && msg.Prev != from {
-			chunk = append(chunk, c.replayGap(m, earlier(msg.Prev, to))...)
+		if s.follows && msg.Prev != s.at {
+			gap(earlier(msg.Prev, to))
 		}
-		if beyond {
-			from = to
+		if msg.ID.Compare(to) > 0 { // the hub has it
+			s.at, s.follows = to, true
 			break
 		}
-		from, follows = msg.ID, true
-		frame, err := messageFrame(m.channel.name, msg.ID, msg.Payload)
+		s.at, s.follows = msg.ID, true
+		frame, err := messageFrame(ch.name, msg.ID, msg.Payload)
 		if err != nil {
-			c.gw.hub.refuse(m.channel.name, err)
+			c.gw.hub.refuse(ch.name, err)
 			continue
 		}
-		frame = c.packed(frame)
-		c.gw.metrics.replayed.Inc()
-		total += len(frame)
-		if chunk = append(chunk, frame...); len(chunk) >= min(replayBytes, int(c.gw.cfg.Limits.Outbox)/4) {
-			c.sendWhenDrained(m, chunk, from)
-			chunk = nil
-		}
+		s.frames = append(s.frames, c.packed(frame)...)
+		s.messages++
 	}
-	if len(chunk) > 0 {
-		c.sendWhenDrained(m, chunk, from)
-	}
-	return from, min(replayPage, max(1, len(page)*replayBytes/max(1, total)))
+	return s
 }
 
-// replayGap returns the frame that tells that messages up to last are gone.
-func (c *conn) replayGap(m *member, last broker.ID) []byte {
-	c.gw.metrics.replayGaps.Inc()
-	return resetFrame(m.channel, last)
-}
-
-// sendWhenDrained sends once the socket has taken all before: a replay is as
-// slow as its reader, and never too much for the outbox. It sends nothing to a
-// member that has left. at is where the replay has got with it.
-func (c *conn) sendWhenDrained(m *member, frames []byte, at broker.ID) {
-	for done := false; !done; {
-		c.socket.AwaitDrained()
-		done = m.sendReplay(frames, at)
-	}
-	c.gw.metrics.bytesOut.Add(float64(len(frames)))
-}
-
-// sendReplay reports false if it is not the moment: the outbox is not empty.
-func (m *member) sendReplay(frames []byte, at broker.ID) bool {
+// sendReplay sends the next part of a replay, but nothing to a member that has
+// left. It reports false if there is no room for it.
+func (m *member) sendReplay(s stretch) bool {
 	m.sending.Lock()
 	defer m.sending.Unlock()
 	if m.left.Load() {
 		return true
 	}
-	if !m.conn.socket.SendIfDrained(frames) {
+	if len(s.frames) > 0 && !m.conn.socket.SendIfRoom(s.frames) {
 		return false
 	}
-	m.sent, m.follows = at, true
+	m.sent, m.follows = s.at, s.follows
 	return true
 }
 

@@ -1,14 +1,17 @@
 package gateway
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"wssgateway/gateway/wire"
 )
 
-// requestTimeout bounds what one request waits for Redis, so that the client has
-// its answer within the five seconds that the protocol promises.
+// requestTimeout bounds what the requests of one frame, or of one call of the HTTP
+// API, wait for Redis, however many they are: so that the client has its answers
+// within the five seconds that the protocol promises.
 const requestTimeout = 4500 * time.Millisecond
 
 // handle handles one message of the client: its requests, in order.
@@ -22,44 +25,94 @@ func (c *conn) handle(binary bool, message []byte) {
 		c.request(wire.Request{}, err)
 		return
 	}
+	ctx, cancel := c.gw.requestContext()
+	defer cancel()
+	var failed unpublishable
 	for _, raw := range requests {
 		if c.socket.Cause() != nil {
 			return
 		}
-		c.request(wire.Decode(raw))
+		r, err := wire.Decode(raw)
+		if err == nil {
+			err = failed.refuse(r)
+		}
+		if c.respond(ctx, r, err) == wire.Unavailable {
+			failed.add(r)
+		}
 	}
 }
 
-// request handles one request, or the mistake that was found in it.
+// request handles a request that came alone, or the mistake that was found in it.
 func (c *conn) request(r wire.Request, err error) {
+	ctx, cancel := c.gw.requestContext()
+	defer cancel()
+	c.respond(ctx, r, err)
+}
+
+// unpublishable are the channels on which a message of an array was not published:
+// none follows on it, so that repeating what failed keeps the order.
+type unpublishable []string
+
+func (u unpublishable) refuse(r wire.Request) error {
+	if len(u) == 0 || r.Type != "publish" {
+		return nil
+	}
+	if channel, err := target(r); err != nil || !slices.Contains(u, channel) {
+		return nil // a mistake is told by publish
+	}
+	return mistake(wire.Unavailable, untried)
+}
+
+func (u *unpublishable) add(r wire.Request) {
+	if channel, err := target(r); err == nil && r.Type == "publish" && !slices.Contains(*u, channel) {
+		*u = append(*u, channel)
+	}
+}
+
+// respond handles a request, or the mistake that was found in it. It returns the
+// code of the error that the client was told, if any.
+func (c *conn) respond(ctx context.Context, r wire.Request, err error) wire.Code {
 	c.gw.metrics.requests.Inc()
 	retry, ok := c.limiter.allow(time.Now(), c.gw.cfg.Limits.MessagesPerSecond)
 	if !ok {
 		c.rateLimited(r.Ref, err, retry)
-		return
+		return wire.RateLimited
 	}
 	if err == nil {
-		err = c.dispatch(r)
+		err = c.dispatch(ctx, r)
 	}
-	var mistake *wire.Error
-	if err != nil && !errors.As(err, &mistake) {
-		mistake = &wire.Error{Code: wire.Internal, Message: "internal error"}
-		c.gw.log.Error("request failed", "type", r.Type, "error", err)
-	}
+	mistake := c.mistakeOf(r, err)
 	if mistake == nil || mistake.Code != wire.BadRequest {
 		c.badFrames = 0
 	} else {
 		c.badFrames++
 	}
 	if mistake != nil {
-		if mistake.Ref == "" {
-			mistake.Ref = r.Ref
-		}
 		c.sendError(mistake, 0)
 	}
 	if c.badFrames >= c.gw.cfg.Limits.BadFrames {
 		c.fail(causeBadFrames)
 	}
+	if mistake == nil {
+		return ""
+	}
+	return mistake.Code
+}
+
+// mistakeOf returns what the client is told of an error, or nil.
+func (c *conn) mistakeOf(r wire.Request, err error) *wire.Error {
+	var told *wire.Error
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &told):
+		told = &wire.Error{Code: wire.Internal, Message: "internal error"}
+		c.gw.log.Error("request failed", "type", r.Type, "error", err)
+	}
+	if told.Ref == "" {
+		told.Ref = r.Ref
+	}
+	return told
 }
 
 func (c *conn) rateLimited(ref wire.Ref, mistake error, retry time.Duration) {
@@ -102,30 +155,47 @@ func mistake(code wire.Code, message string) error {
 	return &wire.Error{Code: code, Message: message}
 }
 
+// handlerOf returns what handles requests of a type, or nil. What it waits for
+// Redis is bounded by the context, which is that of all requests of a frame.
+func handlerOf(kind string) func(*conn, context.Context, wire.Request) error {
+	switch kind {
+	case "subscribe":
+		return (*conn).subscribe
+	case "unsubscribe":
+		return (*conn).unsubscribe
+	case "publish":
+		return (*conn).publish
+	case "history":
+		return (*conn).history
+	case "presence":
+		return (*conn).presence
+	case "refresh":
+		return (*conn).refresh
+	case "ack":
+		return (*conn).ack
+	case "call":
+		return (*conn).call
+	case "ping":
+		return (*conn).ping
+	case "connect":
+		return (*conn).connect
+	}
+	return nil
+}
+
 // dispatch handles a request that could be decoded. An error is its reply.
-func (c *conn) dispatch(r wire.Request) error {
-	handler, ok := map[string]func(*conn, wire.Request) error{
-		"subscribe":   (*conn).subscribe,
-		"unsubscribe": (*conn).unsubscribe,
-		"publish":     (*conn).publish,
-		"history":     (*conn).history,
-		"presence":    (*conn).presence,
-		"refresh":     (*conn).refresh,
-		"ack":         (*conn).ack,
-		"call":        (*conn).call,
-		"ping":        (*conn).ping,
-		"connect":     (*conn).connect,
-	}[r.Type]
+func (c *conn) dispatch(ctx context.Context, r wire.Request) error {
+	handler := handlerOf(r.Type)
 	switch {
-	case !ok:
+	case handler == nil:
 		return mistake(wire.BadRequest, "type: is not known")
 	case c.grant.Load() == nil && r.Type != "connect":
 		return mistake(wire.Unauthorized, "connect first")
 	}
-	return handler(c, r)
+	return handler(c, ctx, r)
 }
 
-func (c *conn) ping(r wire.Request) error {
+func (c *conn) ping(_ context.Context, r wire.Request) error {
 	if r.Ref != "" {
 		c.send(wire.NewObject("pong", r.Ref))
 	}
@@ -133,7 +203,7 @@ func (c *conn) ping(r wire.Request) error {
 }
 
 // refresh puts a newer token in the place of the one the client connected with.
-func (c *conn) refresh(r wire.Request) error {
+func (c *conn) refresh(ctx context.Context, r wire.Request) error {
 	if r.Token == "" {
 		return mistake(wire.BadRequest, "token: is required")
 	}
@@ -150,7 +220,7 @@ func (c *conn) refresh(r wire.Request) error {
 	for _, m := range c.memberships() {
 		if !g.maySubscribe(&c.gw.cfg, m.channel.name) {
 			c.leaveChannel(m, wire.NewObject("unsubscribed", "").Str("channel", m.channel.name))
-			c.gw.leavePresence(c.session, m.channel.name)
+			c.gw.presence.leave(ctx, c.session, m.channel.name)
 		}
 	}
 	c.recordChannels()

@@ -56,23 +56,25 @@ func (it *item) bytes(deflated bool) []byte {
 
 // shard delivers to its connections. It works in rounds: it takes everything
 // that has queued up since the last one, joins the frames of each channel once,
-// and writes to each connection once. What comes meanwhile is the next round.
-// Nothing waits for a timer: idle, a message leaves at once; under load, rounds
-// grow by themselves.
+// and writes to each connection once. What comes meanwhile is the next round, or
+// several if it is much. Nothing waits for a timer: idle, a message leaves at once;
+// under load, rounds grow by themselves.
 type shard struct {
 	hub *hub
 
-	mu     sync.Mutex // guards what follows
-	queue  []item
-	bytes  int
-	wake   chan struct{} // size 1: queue is not empty
-	drains sync.Cond     // the queue was taken
+	mu      sync.Mutex // guards what follows
+	queue   []item
+	waiting int           // bytes of memory that waits to be delivered
+	wake    chan struct{} // size 1: queue is not empty
+	drains  sync.Cond     // waiting has become less
 
 	// Owned by run.
 	members map[*channel][]*member
 	rounds  []round // what this round has, by channel
 	index   map[*channel]int
-	writes  []*conn // connections that have something in conn.round
+	writes  []*conn       // connections that have something in conn.round
+	copied  int           // bytes that were allocated for what they have
+	kept    map[*conn]int // bytes of memory that are kept for held members, by connection
 }
 
 // round is what a round has for one channel.
@@ -85,28 +87,46 @@ type round struct {
 	joined     [2][]byte // all items in one piece, plain and deflated, if anybody wanted it
 }
 
-// queueLimit bounds the frames that wait for a shard. Whoever brings more waits:
-// a shard never waits for a client, so that is for the processor only, and
-// meanwhile Redis keeps what comes.
-const queueLimit = 32 << 20
+const (
+	// queueLimit bounds the memory of what waits for a shard. Whoever brings more
+	// waits: a shard never waits for a client, so that is for the processor only, and
+	// no longer than one round takes. Meanwhile Redis keeps what comes, in the buffer
+	// of the link (client-output-buffer-limit pubsub).
+	queueLimit = 8 << 20
+	// roundLimit bounds a round, so that other channels get their turn and what is
+	// copied for connections with several channels is small.
+	roundLimit = 256 << 10
+	// copyLimit bounds what is copied for all connections before it is written.
+	copyLimit = 4 << 20
+	// itemCost is the memory of an item besides its frame: 128 bytes, in slices that
+	// have room for twice as many, and what the frame's allocation wastes.
+	itemCost = 288
+	// queueRoom is for how many items a queue keeps its room when it is empty.
+	queueRoom = 8192
+)
+
+// cost returns the memory that an item takes.
+func (it *item) cost() int { return cap(it.frame) + itemCost }
 
 func newShard(h *hub) *shard {
 	s := &shard{
 		hub: h, wake: make(chan struct{}, 1),
-		members: make(map[*channel][]*member), index: make(map[*channel]int),
+		members: make(map[*channel][]*member), index: make(map[*channel]int), kept: make(map[*conn]int),
 	}
 	s.drains.L = &s.mu
 	return s
 }
 
+// enqueue hands an item to the shard. Only a frame may have to wait: of the others
+// there are no more than clients that ask for something.
 func (s *shard) enqueue(it item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.bytes > queueLimit {
+	for it.kind == itemFrame && s.waiting > queueLimit {
 		s.drains.Wait()
 	}
 	s.queue = append(s.queue, it)
-	s.bytes += len(it.frame)
+	s.waiting += it.cost()
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -130,12 +150,35 @@ func (s *shard) run(ctx context.Context) {
 		}
 		s.mu.Lock()
 		queue, s.queue = s.queue, queue[:0]
-		s.bytes = 0
-		s.drains.Broadcast()
 		s.mu.Unlock()
-		s.deliver(queue)
-		clear(queue) // let the frames go
+		for rest := queue; len(rest) > 0; {
+			n, bytes := nextRound(rest)
+			s.deliver(rest[:n])
+			clear(rest[:n]) // let the frames go
+			rest = rest[n:]
+			s.delivered(bytes)
+		}
+		if cap(queue) > queueRoom {
+			queue = nil
+		}
 	}
+}
+
+// nextRound returns how many of the items make a round, and the memory they take.
+func nextRound(items []item) (n, bytes int) {
+	for n < len(items) && bytes < roundLimit {
+		bytes += items[n].cost()
+		n++
+	}
+	return n, bytes
+}
+
+// delivered makes room for what waits to be let into the queue.
+func (s *shard) delivered(bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting -= bytes
+	s.drains.Broadcast()
 }
 
 // deliver is one round. What changes a membership, and a reset, stands between
@@ -254,7 +297,7 @@ func (s *shard) deliverTo(m *member, r *round) {
 	}
 	if m.held() {
 		for _, it := range items {
-			m.keep(it)
+			s.keep(m, it)
 		}
 		return
 	}
@@ -301,14 +344,21 @@ func (m *member) unseen(items []item) []item {
 // if it is one channel's, else a copy.
 func (s *shard) addWrite(c *conn, frames []byte) {
 	if c.round == nil {
-		c.round = frames
+		c.round = slices.Clip(frames) // others have it too
 		s.writes = append(s.writes, c)
 		return
 	}
-	c.round = append(slices.Clip(c.round), frames...)
+	room := cap(c.round)
+	c.round = append(c.round, frames...)
+	if cap(c.round) == room {
+		return
+	}
+	if s.copied += cap(c.round); s.copied > copyLimit {
+		s.writeAll()
+	}
 }
 
-// writeAll writes to each connection once.
+// writeAll writes to each connection what there is for it.
 func (s *shard) writeAll() {
 	for _, c := range s.writes {
 		frames := c.round
@@ -316,28 +366,51 @@ func (s *shard) writeAll() {
 		c.socket.Send(frames)
 	}
 	clear(s.writes)
-	s.writes = s.writes[:0]
+	s.writes, s.copied = s.writes[:0], 0
 }
 
-// keep keeps an item for a held member. Beyond the bound everything is given up:
-// the channel's stream has it.
-func (m *member) keep(it item) {
+// keep keeps an item for a held member. Beyond what a connection may have kept, in
+// all its channels together, everything of the channel is given up: its stream has
+// it.
+func (s *shard) keep(m *member, it item) {
 	if it.kind == itemReset {
 		// The client is to go on from here, so what was before is not missed;
 		// what comes may have lower ids.
-		m.kept, m.bytes, m.overflow = nil, 0, false
+		s.forgetKept(m)
+		m.overflow = false
 		m.from, m.after = it.id, it.id
 	}
-	m.bytes += len(it.frame)
-	if m.overflow || m.bytes > int(m.conn.gw.cfg.Limits.Outbox)/2 && it.kind != itemReset {
+	full := s.kept[m.conn]+it.cost() > int(m.conn.gw.cfg.Limits.Outbox)/2
+	if m.overflow || full && it.kind != itemReset {
 		m.missed = m.missed || it.id.IsZero() || slices.ContainsFunc(m.kept, item.isEvent)
-		m.kept, m.overflow = slices.Clone(m.resetKept()), true
+		reset := slices.Clone(m.resetKept())
+		s.forgetKept(m)
+		m.kept, m.overflow = reset, true
 		if !it.id.IsZero() {
 			m.after = it.id
 		}
 		return
 	}
 	m.kept = append(m.kept, it)
+	m.bytes += it.cost()
+	s.kept[m.conn] += it.cost()
+}
+
+// forgetKept gives up what is kept for a member.
+func (s *shard) forgetKept(m *member) {
+	m.kept = nil
+	s.released(m)
+}
+
+// released takes in that what was kept for a member does not count any more.
+func (s *shard) released(m *member) {
+	if m.bytes == 0 {
+		return
+	}
+	if s.kept[m.conn] -= m.bytes; s.kept[m.conn] <= 0 {
+		delete(s.kept, m.conn)
+	}
+	m.bytes = 0
 }
 
 // resetKept returns the reset that is kept, if there is one.
@@ -360,7 +433,7 @@ func (s *shard) release(m *member, seen broker.ID) {
 	if m.overflow {
 		s.sendKept(m)
 		from := later(m.from, seen)
-		m.from, m.bytes, m.overflow = m.after, 0, false
+		m.from, m.overflow = m.after, false
 		m.conn.startReplay(m, from, m.after, true)
 		return
 	}
@@ -393,12 +466,15 @@ func (s *shard) sendKept(m *member) {
 		m.conn.socket.Send(frames)
 		s.hub.metrics.delivered(m.kept, len(m.kept), len(frames))
 	}
-	m.kept = nil
+	s.forgetKept(m)
 }
 
 // leave forgets a member; in a constant time, as all of a large channel may go at
 // once.
 func (s *shard) leave(m *member, last []byte) {
+	if m.held() {
+		s.released(m) // who replaces it still looks at what was kept
+	}
 	if m.attached() {
 		members := s.members[m.channel]
 		end := len(members) - 1

@@ -22,7 +22,7 @@ func checkChannel(name string) error {
 
 // subscribe subscribes the session to a channel, or has what follows a position
 // replayed on one that it is subscribed to.
-func (c *conn) subscribe(r wire.Request) error {
+func (c *conn) subscribe(ctx context.Context, r wire.Request) error {
 	if err := checkChannel(r.Channel); err != nil {
 		return err
 	}
@@ -36,8 +36,6 @@ func (c *conn) subscribe(r wire.Request) error {
 	if c.member(r.Channel) == nil && c.chosen() >= c.gw.cfg.Limits.Subscriptions {
 		return mistake(wire.LimitExceeded, "too many subscriptions")
 	}
-	ctx, cancel := c.gw.requestContext()
-	defer cancel()
 	e, err := c.enter(ctx, r.Channel, p, nil)
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot subscribe now, try again")
@@ -118,7 +116,7 @@ func (c *conn) admit(m, old *member) bool {
 }
 
 // unsubscribe ends a subscription. One that there is not has ended already.
-func (c *conn) unsubscribe(r wire.Request) error {
+func (c *conn) unsubscribe(ctx context.Context, r wire.Request) error {
 	if err := checkChannel(r.Channel); err != nil {
 		return err
 	}
@@ -137,7 +135,7 @@ func (c *conn) unsubscribe(r wire.Request) error {
 		return nil
 	}
 	c.leaveChannel(m, reply)
-	c.gw.leavePresence(c.session, r.Channel)
+	c.gw.presence.leave(ctx, c.session, r.Channel)
 	c.recordChannels()
 	return nil
 }

@@ -1,0 +1,173 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"wssgateway/broker/redistest"
+	"wssgateway/gateway"
+)
+
+// big fills a channel with messages that are nearly as large as they may be.
+func (n *node) big(t testing.TB, channel string, messages int) {
+	t.Helper()
+	element := fmt.Sprintf(`,{"channel":%q,"data":%q}`, channel, strings.Repeat("x", 60_000))
+	for left := messages; left > 0; left -= 10 {
+		if status, answer := n.call(t, "POST", "/v1/publish", "["+strings.Repeat(element, min(left, 10))[1:]+"]"); status != 200 {
+			t.Fatalf("%d %v", status, answer)
+		}
+	}
+}
+
+// statistic returns a number that INFO has.
+func statistic(t testing.TB, rdb redis.UniversalClient, section, name string) int {
+	t.Helper()
+	info, err := rdb.Info(context.Background(), section).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(regexp.QuoteMeta(name) + `(\d+)`).FindStringSubmatch(info)
+	if found == nil {
+		return 0
+	}
+	number, err := strconv.Atoi(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
+}
+
+// sent returns how many bytes a Redis has sent to whoever.
+func sent(t testing.TB, rdb redis.UniversalClient) int {
+	t.Helper()
+	return statistic(t, rdb, "stats", "total_net_output_bytes:")
+}
+
+// TestHistoryReadsWhatItAnswers: what nobody is told is not read, and of what is
+// not much more than that (finding H6).
+func TestHistoryReadsWhatItAnswers(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Start(t).Client(t)
+	n := startNode(t, "a", rdb, deep)
+	n.big(t, "deep:1", 100)
+	c, _ := n.connect(t, "alice", "")
+	const noise = 200_000 // probes, heartbeats, and the answers to this test
+	before := sent(t, rdb)
+	c.send("[%s]", strings.Repeat(`,{"type":"history","channel":"deep:1","since":"0","limit":1000}`, 100)[1:])
+	c.send(`{"type":"ping","ref":1}`)
+	c.expect("pong")
+	if read := sent(t, rdb) - before; read > noise {
+		t.Errorf("%d bytes were read for nobody", read)
+	}
+	for _, limit := range []int{1, 5, 1000} {
+		before = sent(t, rdb)
+		c.send(`{"type":"history","ref":1,"channel":"deep:1","since":"0","limit":%d}`, limit)
+		f := c.expect("history")
+		messages, _ := f["messages"].([]any)
+		want := min(limit, 512<<10/60_000+1)
+		if len(messages) != want || f["recovered"] != true {
+			t.Errorf("limit %d: %d messages, want %d; recovered: %v", limit, len(messages), want, f["recovered"])
+		}
+		if read := sent(t, rdb) - before; read > want*60_000+noise {
+			t.Errorf("limit %d: %d bytes were read for %d messages", limit, read, len(messages))
+		}
+	}
+}
+
+// TestHistoryVouchesForNoGap: messages are trimmed after the channel was asked
+// where it stands, and before they are read (finding A9).
+func TestHistoryVouchesForNoGap(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	p := redistest.NewProxy(t, server.Addr())
+	far, near := startNode(t, "far", dialRedis(t, p.Addr())), startNode(t, "near", server.Client(t))
+	rdb := server.Client(t)
+	c, _ := far.connect(t, "bob", "")
+	publish := func(from, to int) (first string) {
+		elements := ""
+		for i := from; i < to; i++ {
+			elements += fmt.Sprintf(`,{"channel":"open:1","data":%d}`, i)
+		}
+		_, answer := near.call(t, "POST", "/v1/publish", "["+elements[1:]+"]")
+		return frame(answer.([]any)[0].(map[string]any)).str("id")
+	}
+	first := publish(0, 10)
+	// Redis has the scripts.
+	expectHas(t, c.reply(`{"type":"history","ref":1,"channel":"open:1","since":%q}`, first), frame{"recovered": true})
+	p.SetLatency(100 * time.Millisecond)
+	for at := 0; ; at += 50 {
+		if at == 500 {
+			t.Fatal("nothing was ever trimmed at the right moment")
+		}
+		first := publish(at, at+10)
+		looked := statistic(t, rdb, "commandstats", "cmdstat_xrange:calls=")
+		c.send(`{"type":"history","ref":2,"channel":"open:1","since":%q,"limit":100}`, first)
+		await(t, func() error { // the head is known, the page not asked for
+			if got := statistic(t, rdb, "commandstats", "cmdstat_xrange:calls="); got == looked {
+				return fmt.Errorf("%d calls", got)
+			}
+			return nil
+		})
+		publish(at+10, at+50)
+		f := c.expect("history")
+		if f["recovered"] != true {
+			break
+		}
+		for i, m := range f["messages"].([]any) {
+			if got, want := frame(m.(map[string]any))["data"], float64(at+1+i); got != want {
+				t.Fatalf("recovered, but message %d is %v, want %v", i, got, want)
+			}
+		}
+	}
+}
+
+// TestPagesWaitForMemory: requests that read wait for each other where the node
+// would have too much in memory, in vain if that takes longer than they may, and
+// leave nothing of it taken (findings H5, H6).
+func TestPagesWaitForMemory(t *testing.T) {
+	t.Parallel()
+	m := redistest.Embedded(t)
+	p := redistest.NewProxy(t, m.Addr())
+	n := startNode(t, "a", dialRedis(t, p.Addr()), func(cfg *gateway.Config) { cfg.Limits.Memory = 128 << 20 })
+	const request = `{"type":"history","ref":1,"channel":"open:1","since":"0"}`
+	clients := make([]*client, 40) // about 18 may read at a time
+	for i := range clients {
+		clients[i], _ = n.connect(t, fmt.Sprint("user", i), "")
+	}
+	ask := func(kind string) time.Duration {
+		start := time.Now()
+		for _, c := range clients {
+			c.send(request)
+		}
+		for _, c := range clients {
+			c.expect(kind)
+		}
+		return time.Since(start)
+	}
+	ask("history") // Redis has the script
+	const roundTrip = 500 * time.Millisecond
+	p.SetLatency(roundTrip / 2)
+	if took := ask("history"); took < 3*roundTrip || took > answersWithin {
+		t.Errorf("all were answered after %v: not in turns", took)
+	}
+	p.SetLatency(0)
+	p.Blackhole(true)
+	if took := ask("error"); took > answersWithin {
+		t.Errorf("they were answered after %v", took)
+	}
+	p.Blackhole(false)
+	await(t, func() error {
+		if f := clients[0].reply(request); f.str("type") != "history" {
+			return fmt.Errorf("got %v", f)
+		}
+		return nil
+	})
+	ask("history")
+}
