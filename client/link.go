@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,54 +63,17 @@ func (c *Client) open(ctx context.Context) (*link, *frame, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	l := &link{client: c, born: time.Now(), goaway: make(chan Goaway, 1), done: make(chan struct{})}
-	ws, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{ //nolint:bodyclose // Dial: never for the caller to close
-		HTTPClient:   c.keeping(&l.below),
-		HTTPHeader:   http.Header{"Authorization": {"Bearer " + t.text}},
-		Subprotocols: []string{wire.Subprotocol},
-		OnPingReceived: func(context.Context, []byte) bool {
-			l.hear()
-			return true
-		},
-	})
+	l, err := c.dial(ctx, t)
 	if err != nil {
-		return nil, nil, refused(resp, err)
+		return nil, nil, err
 	}
-	ws.SetReadLimit(readLimit)
-	l.ws = ws
 	f, err := l.connect(ctx)
 	if err != nil {
-		_ = ws.CloseNow()
+		_ = l.ws.CloseNow()
 		return nil, nil, err
 	}
 	return l, f, nil
 }
-
-// keeping returns an HTTP client that keeps what a WebSocket runs on.
-func (c *Client) keeping(below *io.Closer) *http.Client {
-	base := http.DefaultClient
-	if c.options.HTTPClient != nil {
-		base = c.options.HTTPClient
-	}
-	keeping := *base
-	keeping.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
-		transport := base.Transport
-		if transport == nil {
-			transport = http.DefaultTransport
-		}
-		resp, err := transport.RoundTrip(r)
-		if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-			*below = resp.Body
-		}
-		return resp, err
-	})
-	return &keeping
-}
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-// RoundTrip implements http.RoundTripper.
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // connect sends the connect request and waits for its answer.
 func (l *link) connect(ctx context.Context) (*frame, error) {
