@@ -85,7 +85,9 @@ type Client struct {
 
 	events queue // for handlers
 
-	incoming sync.Mutex // held while a frame is taken in and queued; taken before mu
+	// incoming is held (holds a value) while a frame is taken in and queued, and
+	// taken before mu. Who waits for it waits for handlers, perhaps.
+	incoming chan struct{}
 
 	mu        sync.Mutex // guards what follows; never held during I/O
 	session   string
@@ -119,8 +121,9 @@ func New(address string, o Options) (*Client, error) {
 	}
 	c := &Client{
 		url: address, options: o, key: random(),
-		subs:  make(map[string]*Subscription),
-		moved: make(chan struct{}),
+		incoming: make(chan struct{}, 1),
+		subs:     make(map[string]*Subscription),
+		moved:    make(chan struct{}),
 	}
 	c.events.init()
 	return c, nil
@@ -133,17 +136,25 @@ func (c *Client) Session() string { c.mu.Lock(); defer c.mu.Unlock(); return c.s
 // User returns the user as whom the client is connected.
 func (c *Client) User() string { c.mu.Lock(); defer c.mu.Unlock(); return c.user }
 
-// AwaitConnected waits until there is a connection, or until ctx is done.
+// AwaitConnected waits until there is a connection, or until ctx is done or Run
+// has returned.
 func (c *Client) AwaitConnected(ctx context.Context) error {
+	jam, done := c.events.wait()
+	defer done()
 	for {
 		c.mu.Lock()
-		active, moved := c.active, c.moved
+		active, stopped, moved := c.active, c.stopped, c.moved
 		c.mu.Unlock()
-		if active != nil {
+		switch {
+		case active != nil:
 			return nil
+		case stopped:
+			return ErrStopped
 		}
 		select {
 		case <-moved:
+		case <-jam:
+			return ErrBehind
 		case <-ctx.Done():
 			return fmt.Errorf("client: not connected: %w", ctx.Err())
 		}

@@ -26,8 +26,8 @@ func (c *Client) connectRequest() outgoing {
 // in, and what was not answered on the one before is repeated. Nothing that still
 // comes on that one counts.
 func (c *Client) adopt(l *link, f *frame, handover bool) {
-	c.incoming.Lock()
-	defer c.incoming.Unlock()
+	c.incoming <- struct{}{}
+	defer func() { <-c.incoming }()
 	c.mu.Lock()
 	events := []func(){c.told(f, handover)}
 	c.session, c.user = f.Session, f.User
@@ -45,7 +45,7 @@ func (c *Client) adopt(l *link, f *frame, handover bool) {
 	c.repeat(l)
 	c.mu.Unlock()
 	for _, e := range events {
-		c.tell(e)
+		c.tell(e, 0)
 	}
 }
 
@@ -105,25 +105,26 @@ func (s *Subscription) refuse(code string) func() {
 	return func() { h(channel, code) }
 }
 
-// tell has handlers called, after what was before.
-func (c *Client) tell(event func()) {
-	if event != nil {
-		c.events.add(event)
+// tell has handlers called, after what was before; size is that of the frame which
+// the event is from.
+func (c *Client) tell(call func(), size int) {
+	if call != nil {
+		c.events.add(event{call, size})
 	}
 }
 
 // handle takes in a frame and has handlers called. It waits for these if too
 // much is waiting for them already.
 func (c *Client) handle(l *link, f *frame) {
-	c.incoming.Lock()
-	defer c.incoming.Unlock()
+	c.incoming <- struct{}{}
+	defer func() { <-c.incoming }()
 	c.mu.Lock()
-	var event func()
+	var call func()
 	if c.active == l {
-		event = c.take(l, f)
+		call = c.take(l, f)
 	}
 	c.mu.Unlock()
-	c.tell(event)
+	c.tell(call, f.size)
 }
 
 // take takes in a frame and returns what handlers are to be told. c.mu is held.

@@ -36,7 +36,8 @@ type link struct {
 	born   time.Time
 	ping   time.Duration // between two signs of life of the gateway
 
-	heard  atomic.Int64 // when something last came, unix nanoseconds
+	heard  atomic.Int64 // when something last came, nanoseconds after born
+	busy   atomic.Bool  // what has come is handled, and nothing is read
 	goaway chan Goaway  // size 1: the gateway asks once
 	below  io.Closer    // what the WebSocket runs on
 	done   chan struct{}
@@ -125,11 +126,14 @@ func (l *link) receive() {
 			close(l.done)
 			return
 		}
+		l.busy.Store(true)
 		l.client.handle(l, f)
+		l.hear()
+		l.busy.Store(false)
 	}
 }
 
-func (l *link) hear() { l.heard.Store(time.Now().UnixNano()) }
+func (l *link) hear() { l.heard.Store(int64(time.Since(l.born))) }
 
 // served reports whether a connection has served until its session was moved to
 // another one.
@@ -143,8 +147,13 @@ func (l *link) served() bool {
 	}
 }
 
-// silent returns for how long nothing has come.
-func (l *link) silent() time.Duration { return time.Since(time.Unix(0, l.heard.Load())) }
+// silent returns for how long nothing has come to who would have heard it.
+func (l *link) silent() time.Duration {
+	if l.busy.Load() {
+		return 0
+	}
+	return time.Since(l.born) - time.Duration(l.heard.Load())
+}
 
 // send writes a message, after those before it. It does not wait: a goroutine
 // writes as long as there is something to write.

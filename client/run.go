@@ -14,14 +14,39 @@ import (
 // and returns nil. It returns an error if the gateway does not want the client
 // back: a *CloseError (1008, 4002: the session has another connection, 4003) or
 // a *RefusedError. It is called once.
+//
+// What has come is handled before Run returns; once ctx is done, only what can be
+// within a second. A handler that takes longer is left behind.
 func (c *Client) Run(ctx context.Context) error {
-	var handlers, links sync.WaitGroup
-	handlers.Go(c.events.run)
-	defer handlers.Wait()
-	defer c.events.close()
-	defer links.Wait()
-	defer c.stop()
-	r := &runner{Client: c, links: &links}
+	defer context.AfterFunc(ctx, c.events.end)()
+	handled := make(chan struct{})
+	go func() {
+		defer close(handled)
+		c.events.run()
+	}()
+	r := &runner{Client: c, links: &sync.WaitGroup{}}
+	err := r.run(ctx)
+	c.stop()
+	r.links.Wait()
+	c.events.close()
+	select {
+	case <-handled:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-handled:
+	case <-time.After(handlersTimeout):
+		c.events.drop()
+	}
+	return err
+}
+
+// handlersTimeout is how long handlers may take for what has come when Run ends.
+const handlersTimeout = time.Second
+
+// run connects again and again.
+func (r *runner) run(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
 		lasted, err := r.connection(ctx)
 		switch {
@@ -30,13 +55,13 @@ func (c *Client) Run(ctx context.Context) error {
 		case isFinal(err):
 			return err
 		case refusesToken(err):
-			c.forgetToken()
+			r.forgetToken()
 		}
-		if lasted > c.options.Backoff.bound(attempt) {
+		if lasted > r.options.Backoff.bound(attempt) {
 			attempt = 0
 		}
-		wait := c.wait(err, attempt)
-		c.log().Debug("not connected", "error", err, "wait", wait)
+		wait := r.wait(err, attempt)
+		r.log().Debug("not connected", "error", err, "wait", wait)
 		if !sleep(ctx, wait) {
 			return nil
 		}
@@ -81,7 +106,7 @@ func (r *runner) connection(ctx context.Context) (lasted time.Duration, err erro
 	r.mu.Unlock()
 	if r.options.Disconnected != nil && ctx.Err() == nil {
 		e := Disconnected{err, r.link.died}
-		r.tell(func() { r.options.Disconnected(e) })
+		r.tell(func() { r.options.Disconnected(e) }, 0)
 	}
 	if closed := (*CloseError)(nil); errors.As(err, &closed) {
 		switch {
