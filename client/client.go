@@ -83,7 +83,8 @@ type Client struct {
 	options Options
 	key     string // begins the idempotency keys
 
-	events queue // for handlers
+	events  queue         // for handlers
+	stirred chan struct{} // size 1: Run is to look when it has something to do
 
 	// incoming is held (holds a value) while a frame is taken in and queued, and
 	// taken before mu. Who waits for it waits for handlers, perhaps.
@@ -93,7 +94,9 @@ type Client struct {
 	session   string
 	user      string
 	subs      map[string]*Subscription
-	active    *link // nil without a connection
+	leaving   map[string]*retry // channels unsubscribed from, until the gateway says so
+	controls  map[int64]control // by ref, of the present connection
+	active    *link             // nil without a connection
 	lastRef   int64
 	pending   []*request    // not answered, by ref
 	stopped   bool          // Run has returned
@@ -122,7 +125,10 @@ func New(address string, o Options) (*Client, error) {
 	c := &Client{
 		url: address, options: o, key: random(),
 		incoming: make(chan struct{}, 1),
+		stirred:  make(chan struct{}, 1),
 		subs:     make(map[string]*Subscription),
+		leaving:  make(map[string]*retry),
+		controls: make(map[int64]control),
 		moved:    make(chan struct{}),
 	}
 	c.events.init()

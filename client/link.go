@@ -32,7 +32,7 @@ const (
 type link struct {
 	client *Client
 	ws     *websocket.Conn
-	asked  map[string]string // the channels of the connect request
+	asked  map[string]*Subscription // by the connect request
 	born   time.Time
 	ping   time.Duration // between two signs of life of the gateway
 
@@ -78,8 +78,8 @@ func (c *Client) open(ctx context.Context) (*link, *frame, error) {
 
 // connect sends the connect request and waits for its answer.
 func (l *link) connect(ctx context.Context) (*frame, error) {
-	request := l.client.connectRequest()
-	l.asked = request.Channels
+	var request outgoing
+	request, l.asked = l.client.connectRequest()
 	b, err := json.Marshal(request)
 	if err != nil {
 		return nil, fmt.Errorf("client: connect: %w", err)

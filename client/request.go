@@ -190,7 +190,7 @@ func (c *Client) Publish(ctx context.Context, m Message) (id string, err error) 
 		if err == nil {
 			return f.ID, nil
 		}
-		wait, again := retry(err, attempt)
+		wait, again := repeatIn(err, attempt)
 		if !again {
 			return "", err
 		}
@@ -200,9 +200,9 @@ func (c *Client) Publish(ctx context.Context, m Message) (id string, err error) 
 	}
 }
 
-// retry returns how long to wait before a request that failed is repeated, if it
+// repeatIn returns how long to wait before a publish that failed is repeated, if it
 // is to be.
-func retry(err error, attempt int) (time.Duration, bool) {
+func repeatIn(err error, attempt int) (time.Duration, bool) {
 	var e *Error
 	if !errors.As(err, &e) {
 		return 0, false

@@ -146,6 +146,7 @@ func (r *runner) serve(ctx context.Context) error {
 			if !r.options.NoHandover {
 				r.leaving = &g
 			}
+		case <-r.stirred:
 		case <-timer.C:
 			r.due(ctx)
 		}
@@ -155,6 +156,9 @@ func (r *runner) serve(ctx context.Context) error {
 // next returns when there is something to do.
 func (r *runner) next() time.Duration {
 	next := min(r.link.ping, time.Until(r.refresh))
+	if at := r.retryAt(); !at.IsZero() {
+		next = min(next, time.Until(at))
+	}
 	if r.leaving != nil {
 		next = min(next, time.Until(r.leaving.At.Add(r.leaving.After)))
 	}
@@ -178,6 +182,7 @@ func (r *runner) due(ctx context.Context) {
 	if !now.Before(r.refresh) {
 		r.replaceToken(ctx)
 	}
+	r.retryDue(time.Now())
 }
 
 // move makes another connection, and goes on with it. As long as there is none
