@@ -42,10 +42,12 @@ type Options struct {
 	// Inbox handles what comes on the user's inbox, Other what comes on channels
 	// that were not subscribed to here: broadcast, and those of the token's join.
 	Inbox, Other Handler
-	// Connected, Disconnected and Goaway are told what becomes of the connection.
-	// Like handlers, they are called one at a time, in order. They may be nil.
+	// Connected, Disconnected, Failed and Goaway are told what becomes of the
+	// connection. Like handlers, they are called one at a time, in order. They may
+	// be nil.
 	Connected    func(Connected)
 	Disconnected func(Disconnected)
+	Failed       func(Failed)
 	Goaway       func(Goaway)
 	// Logger may be nil.
 	Logger *slog.Logger
@@ -66,6 +68,18 @@ type Connected struct {
 type Disconnected struct {
 	Err error // why: a *CloseError if the gateway closed
 	At  time.Time
+}
+
+// Failed says that an attempt to connect has failed, and that there will be
+// another one. Of the last one, which nothing follows, Run returns the error.
+type Failed struct {
+	// Err is why: a *RefusedError if the handshake was refused, a *CloseError if
+	// the gateway closed before it was connected, and else what the network said.
+	Err      error
+	Attempt  int           // in a row, from 1
+	Wait     time.Duration // until the next one, from At
+	Handover bool          // the connection before is still up
+	At       time.Time
 }
 
 // Goaway says that the gateway has asked to move, and when that will be done.
@@ -116,6 +130,8 @@ func New(address string, o Options) (*Client, error) {
 		return nil, fmt.Errorf("client: %q is not a ws:// or wss:// URL", address)
 	case o.Token == nil:
 		return nil, errors.New("client: Options.Token is required")
+	case o.Backoff.Min < 0 || o.Backoff.Max < 0:
+		return nil, errors.New("client: Options.Backoff is negative")
 	}
 	o.Backoff.Min = cmp.Or(o.Backoff.Min, time.Second)
 	o.Backoff.Max = max(cmp.Or(o.Backoff.Max, 32*time.Second), o.Backoff.Min)

@@ -24,6 +24,21 @@ func (c *Client) connectRequest() (o outgoing, asked map[string]*Subscription) {
 	return o, asked
 }
 
+// losesPlace reports whether the inbox could only be gone on with from now, since
+// where the device has read it (Ack) is known to the gateway alone, and not now. A
+// subscribe request does not ask for that.
+func (c *Client) losesPlace(f *frame) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	inbox := wire.Inbox(f.User)
+	st, s := f.Channels[inbox], c.subs[inbox]
+	if st.Error == "" || !passes(st.Error) || c.options.Device == "" || s != nil && (s.refused || s.where() != "") {
+		return false
+	}
+	c.session = f.Session // to come back to
+	return true
+}
+
 // adopt makes a connection the client's: what the gateway has answered is taken
 // in, and what was not answered on the one before is repeated. Nothing that still
 // comes on that one counts.

@@ -11,14 +11,12 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-
-	"wssgateway/gateway/wire"
 )
 
 const (
-	// openTimeout bounds a handshake and the connect request after it; the gateway
-	// answers that within five seconds.
-	openTimeout = 10 * time.Second
+	// connectTimeout bounds a connect request; the gateway answers within five
+	// seconds.
+	connectTimeout = 10 * time.Second
 	// writeTimeout is how long the gateway may take nothing.
 	writeTimeout = 20 * time.Second
 	// readLimit bounds a frame: the longest are histories.
@@ -55,29 +53,10 @@ type written struct {
 	b    []byte
 }
 
-// open makes a connection and a session of it, and returns it with the gateway's
-// answer, which is not taken in yet.
-func (c *Client) open(ctx context.Context) (*link, *frame, error) {
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	t, err := c.fresh(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	l, err := c.dial(ctx, t)
-	if err != nil {
-		return nil, nil, err
-	}
-	f, err := l.connect(ctx)
-	if err != nil {
-		_ = l.ws.CloseNow()
-		return nil, nil, err
-	}
-	return l, f, nil
-}
-
 // connect sends the connect request and waits for its answer.
 func (l *link) connect(ctx context.Context) (*frame, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
 	var request outgoing
 	request, l.asked = l.client.connectRequest()
 	b, err := json.Marshal(request)
@@ -87,11 +66,15 @@ func (l *link) connect(ctx context.Context) (*frame, error) {
 	if err := l.ws.Write(ctx, websocket.MessageText, b); err != nil {
 		return nil, ended(err)
 	}
-	var said error
+	var said *Error
 	for {
 		f, err := l.read(ctx)
+		closed := (*CloseError)(nil)
 		switch {
-		case err != nil && said != nil && !isFinal(err) && !refusesToken(err):
+		case said != nil && errors.As(err, &closed):
+			closed.Said = said
+			return nil, closed
+		case err != nil && said != nil:
 			return nil, said
 		case err != nil:
 			return nil, err
@@ -140,8 +123,7 @@ func (l *link) hear() { l.heard.Store(int64(time.Since(l.born))) }
 func (l *link) served() bool {
 	select {
 	case <-l.done:
-		var closed *CloseError
-		return errors.As(l.err, &closed) && wire.CloseCode(closed.Code) == wire.CloseMoved
+		return isMoved(l.err)
 	default:
 		return true
 	}

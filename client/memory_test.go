@@ -56,6 +56,17 @@ func (m *memory) connect(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 }
 
+// dead is what becomes of a connection to a machine that has vanished. A transport
+// waits for it longer than who asked for it.
+func (m *memory) dead(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-m.closed:
+		return net.ErrClosed
+	}
+}
+
 // roomy is a pipe that takes what is written at once, as a socket does: an end that
 // has to read before it can write would wait for ever for one like itself.
 type roomy struct {

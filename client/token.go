@@ -15,6 +15,9 @@ type token struct {
 	expires time.Time // zero: never, or not known
 }
 
+// tokenTimeout is how long the application may take for a token.
+const tokenTimeout = 10 * time.Second
+
 // tokenMargin is how long before its end a token is replaced.
 const tokenMargin = 30 * time.Second
 
@@ -31,6 +34,8 @@ func (c *Client) fresh(ctx context.Context) (token, error) {
 
 // renew asks for another token.
 func (c *Client) renew(ctx context.Context) (token, error) {
+	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
+	defer cancel()
 	text, err := c.fetch(ctx)
 	if err != nil {
 		return token{}, fmt.Errorf("client: token: %w", err)
