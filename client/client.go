@@ -42,10 +42,12 @@ type Options struct {
 	// Inbox handles what comes on the user's inbox, Other what comes on channels
 	// that were not subscribed to here: broadcast, and those of the token's join.
 	Inbox, Other Handler
-	// Connected, Disconnected and Goaway are told what becomes of the connection.
-	// Like handlers, they are called one at a time, in order. They may be nil.
+	// Connected, Disconnected, Failed and Goaway are told what becomes of the
+	// connection. Like handlers, they are called one at a time, in order. They may
+	// be nil.
 	Connected    func(Connected)
 	Disconnected func(Disconnected)
+	Failed       func(Failed)
 	Goaway       func(Goaway)
 	// Logger may be nil.
 	Logger *slog.Logger
@@ -68,6 +70,18 @@ type Disconnected struct {
 	At  time.Time
 }
 
+// Failed says that an attempt to connect has failed, and that there will be
+// another one. Of the last one, which nothing follows, Run returns the error.
+type Failed struct {
+	// Err is why: a *RefusedError if the handshake was refused, a *CloseError if
+	// the gateway closed before it was connected, and else what the network said.
+	Err      error
+	Attempt  int           // in a row, from 1
+	Wait     time.Duration // until the next one, from At
+	Handover bool          // the connection before is still up
+	At       time.Time
+}
+
 // Goaway says that the gateway has asked to move, and when that will be done.
 type Goaway struct {
 	Reason          string
@@ -83,15 +97,20 @@ type Client struct {
 	options Options
 	key     string // begins the idempotency keys
 
-	events queue // for handlers
+	events  queue         // for handlers
+	stirred chan struct{} // size 1: Run is to look when it has something to do
 
-	incoming sync.Mutex // held while a frame is taken in and queued; taken before mu
+	// incoming is held (holds a value) while a frame is taken in and queued, and
+	// taken before mu. Who waits for it waits for handlers, perhaps.
+	incoming chan struct{}
 
 	mu        sync.Mutex // guards what follows; never held during I/O
 	session   string
 	user      string
 	subs      map[string]*Subscription
-	active    *link // nil without a connection
+	leaving   map[string]*retry // channels unsubscribed from, until the gateway says so
+	controls  map[int64]control // by ref, of the present connection
+	active    *link             // nil without a connection
 	lastRef   int64
 	pending   []*request    // not answered, by ref
 	stopped   bool          // Run has returned
@@ -111,6 +130,8 @@ func New(address string, o Options) (*Client, error) {
 		return nil, fmt.Errorf("client: %q is not a ws:// or wss:// URL", address)
 	case o.Token == nil:
 		return nil, errors.New("client: Options.Token is required")
+	case o.Backoff.Min < 0 || o.Backoff.Max < 0:
+		return nil, errors.New("client: Options.Backoff is negative")
 	}
 	o.Backoff.Min = cmp.Or(o.Backoff.Min, time.Second)
 	o.Backoff.Max = max(cmp.Or(o.Backoff.Max, 32*time.Second), o.Backoff.Min)
@@ -119,8 +140,12 @@ func New(address string, o Options) (*Client, error) {
 	}
 	c := &Client{
 		url: address, options: o, key: random(),
-		subs:  make(map[string]*Subscription),
-		moved: make(chan struct{}),
+		incoming: make(chan struct{}, 1),
+		stirred:  make(chan struct{}, 1),
+		subs:     make(map[string]*Subscription),
+		leaving:  make(map[string]*retry),
+		controls: make(map[int64]control),
+		moved:    make(chan struct{}),
 	}
 	c.events.init()
 	return c, nil
@@ -133,17 +158,25 @@ func (c *Client) Session() string { c.mu.Lock(); defer c.mu.Unlock(); return c.s
 // User returns the user as whom the client is connected.
 func (c *Client) User() string { c.mu.Lock(); defer c.mu.Unlock(); return c.user }
 
-// AwaitConnected waits until there is a connection, or until ctx is done.
+// AwaitConnected waits until there is a connection, or until ctx is done or Run
+// has returned.
 func (c *Client) AwaitConnected(ctx context.Context) error {
+	jam, done := c.events.wait()
+	defer done()
 	for {
 		c.mu.Lock()
-		active, moved := c.active, c.moved
+		active, stopped, moved := c.active, c.stopped, c.moved
 		c.mu.Unlock()
-		if active != nil {
+		switch {
+		case active != nil:
 			return nil
+		case stopped:
+			return ErrStopped
 		}
 		select {
 		case <-moved:
+		case <-jam:
+			return ErrBehind
 		case <-ctx.Done():
 			return fmt.Errorf("client: not connected: %w", ctx.Err())
 		}

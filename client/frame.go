@@ -37,6 +37,7 @@ type frame struct {
 	Members    []Member            `json:"members"`
 	Count      int                 `json:"count"`
 
+	size   int // as it came
 	binary bool
 	raw    []byte // of a binary frame: what follows the first line
 }
@@ -60,7 +61,7 @@ type stored struct {
 }
 
 func parseFrame(kind websocket.MessageType, b []byte) (*frame, error) {
-	f := &frame{}
+	f := &frame{size: len(b)}
 	if kind == websocket.MessageBinary {
 		line, raw, ok := bytes.Cut(b, []byte{'\n'})
 		if !ok {

@@ -9,29 +9,51 @@ import (
 	"wssgateway/gateway/wire"
 )
 
-// connectRequest returns what the client says of itself on a new connection.
-func (c *Client) connectRequest() outgoing {
+// connectRequest returns what the client says of itself on a new connection, and
+// the subscriptions that it asks for.
+func (c *Client) connectRequest() (o outgoing, asked map[string]*Subscription) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := outgoing{Type: "connect", Ref: 1, Session: c.session, Device: c.options.Device, Channels: make(map[string]string)}
+	o = outgoing{Type: "connect", Ref: 1, Session: c.session, Device: c.options.Device, Channels: make(map[string]string)}
+	asked = make(map[string]*Subscription)
 	for name, s := range c.subs {
 		if since := s.where(); !s.refused && (since != "" || !s.own) {
-			o.Channels[name] = since
+			o.Channels[name], asked[name] = since, s
 		}
 	}
-	return o
+	return o, asked
+}
+
+// losesPlace reports whether the inbox could only be gone on with from now, since
+// where the device has read it (Ack) is known to the gateway alone, and not now. A
+// subscribe request does not ask for that.
+func (c *Client) losesPlace(f *frame) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	inbox := wire.Inbox(f.User)
+	st, s := f.Channels[inbox], c.subs[inbox]
+	if st.Error == "" || !passes(st.Error) || c.options.Device == "" || s != nil && (s.refused || s.where() != "") {
+		return false
+	}
+	c.session = f.Session // to come back to
+	return true
 }
 
 // adopt makes a connection the client's: what the gateway has answered is taken
 // in, and what was not answered on the one before is repeated. Nothing that still
 // comes on that one counts.
 func (c *Client) adopt(l *link, f *frame, handover bool) {
-	c.incoming.Lock()
-	defer c.incoming.Unlock()
+	c.incoming <- struct{}{}
+	defer func() { <-c.incoming }()
 	c.mu.Lock()
 	events := []func(){c.told(f, handover)}
 	c.session, c.user = f.Session, f.User
 	c.setActive(l)
+	clear(c.controls)
+	clear(c.leaving)
+	for _, s := range c.subs {
+		s.live, s.retry = false, retry{}
+	}
 	for channel, st := range f.Channels {
 		if e := c.stand(channel, st, l.asked); e != nil {
 			events = append(events, e)
@@ -39,13 +61,13 @@ func (c *Client) adopt(l *link, f *frame, handover bool) {
 	}
 	for channel, s := range c.subs {
 		if _, ok := f.Channels[channel]; !ok && !s.refused && !s.own { // subscribed to meanwhile
-			c.post(outgoing{Type: "subscribe", Channel: channel, Since: s.where()})
+			c.subscribe(s)
 		}
 	}
 	c.repeat(l)
 	c.mu.Unlock()
 	for _, e := range events {
-		c.tell(e)
+		c.tell(e, 0)
 	}
 }
 
@@ -65,17 +87,20 @@ func (c *Client) told(f *frame, handover bool) func() {
 }
 
 // stand takes in where one channel of a new connection stands.
-func (c *Client) stand(channel string, st standing, asked map[string]string) func() {
+func (c *Client) stand(channel string, st standing, asked map[string]*Subscription) func() {
 	s := c.subs[channel]
-	if s == nil {
-		if _, ok := asked[channel]; ok { // unsubscribed from meanwhile
-			c.post(outgoing{Type: "unsubscribe", Channel: channel})
-			return nil
-		}
+	switch {
+	case s == nil && asked[channel] != nil: // unsubscribed from meanwhile
+		c.unsubscribe(channel)
+		return nil
+	case s == nil:
 		s = c.addOwn(channel)
+	case !s.own && asked[channel] != s: // subscribed to anew meanwhile
+		c.subscribe(s)
+		return nil
 	}
 	if st.Error != "" {
-		return s.refuse(st.Error)
+		return s.failed(&Error{Code: st.Error})
 	}
 	if p, ok := parsePosition(st.Since); ok && !s.known {
 		s.position, s.known = p, true
@@ -94,59 +119,51 @@ func (c *Client) addOwn(channel string) *Subscription {
 	return s
 }
 
-// refuse takes in that the gateway does not let the client subscribe. What may
-// be better next time is asked for again.
-func (s *Subscription) refuse(code string) func() {
-	s.refused = code != "unavailable"
-	h, channel := s.handler.Refused, s.channel
-	if h == nil {
-		return nil
-	}
-	return func() { h(channel, code) }
-}
-
-// tell has handlers called, after what was before.
-func (c *Client) tell(event func()) {
-	if event != nil {
-		c.events.add(event)
+// tell has handlers called, after what was before; size is that of the frame which
+// the event is from.
+func (c *Client) tell(call func(), size int) {
+	if call != nil {
+		c.events.add(event{call, size})
 	}
 }
 
 // handle takes in a frame and has handlers called. It waits for these if too
 // much is waiting for them already.
 func (c *Client) handle(l *link, f *frame) {
-	c.incoming.Lock()
-	defer c.incoming.Unlock()
+	c.incoming <- struct{}{}
+	defer func() { <-c.incoming }()
 	c.mu.Lock()
-	var event func()
+	var call func()
 	if c.active == l {
-		event = c.take(l, f)
+		call = c.take(l, f)
 	}
 	c.mu.Unlock()
-	c.tell(event)
+	c.tell(call, f.size)
 }
 
 // take takes in a frame and returns what handlers are to be told. c.mu is held.
 func (c *Client) take(l *link, f *frame) func() {
 	if f.Ref != 0 {
+		if call, ok := c.controlled(f); ok {
+			return call
+		}
 		c.answered(f)
+		return nil
 	}
 	s := c.subs[f.Channel]
 	switch f.Type {
 	case "goaway":
 		return c.takeGoaway(l, f)
 	case "error":
-		if f.Ref == 0 {
-			c.log().Debug("the gateway says", "code", f.Code, "message", f.Message)
-		}
+		c.log().Warn("the gateway refuses a request", "code", f.Code, "message", f.Message)
 		return nil
-	case "subscribed":
+	case "subscribed": // by a backend
 		if s == nil {
-			return nil // unsubscribed from meanwhile
+			s = c.addOwn(f.Channel)
 		}
 		return s.stands(f.Last, f.Recovered)
 	}
-	if s == nil {
+	if s == nil || !s.live { // what still comes of an earlier subscription
 		return nil
 	}
 	return s.take(f)
@@ -173,9 +190,7 @@ func (s *Subscription) take(f *frame) func() {
 			return func() { h.Left(f.Channel, f.User) }
 		}
 	case "unsubscribed":
-		if f.Ref == 0 {
-			return s.refuse("forbidden")
-		}
+		return s.refuse(string(wire.Forbidden))
 	}
 	return nil
 }

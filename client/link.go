@@ -6,20 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
-
-	"wssgateway/gateway/wire"
 )
 
 const (
-	// openTimeout bounds a handshake and the connect request after it; the gateway
-	// answers that within five seconds.
-	openTimeout = 10 * time.Second
+	// connectTimeout bounds a connect request; the gateway answers within five
+	// seconds.
+	connectTimeout = 10 * time.Second
 	// writeTimeout is how long the gateway may take nothing.
 	writeTimeout = 20 * time.Second
 	// readLimit bounds a frame: the longest are histories.
@@ -33,11 +30,12 @@ const (
 type link struct {
 	client *Client
 	ws     *websocket.Conn
-	asked  map[string]string // the channels of the connect request
+	asked  map[string]*Subscription // by the connect request
 	born   time.Time
 	ping   time.Duration // between two signs of life of the gateway
 
-	heard  atomic.Int64 // when something last came, unix nanoseconds
+	heard  atomic.Int64 // when something last came, nanoseconds after born
+	busy   atomic.Bool  // what has come is handled, and nothing is read
 	goaway chan Goaway  // size 1: the gateway asks once
 	below  io.Closer    // what the WebSocket runs on
 	done   chan struct{}
@@ -55,68 +53,12 @@ type written struct {
 	b    []byte
 }
 
-// open makes a connection and a session of it, and returns it with the gateway's
-// answer, which is not taken in yet.
-func (c *Client) open(ctx context.Context) (*link, *frame, error) {
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	t, err := c.fresh(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	l := &link{client: c, born: time.Now(), goaway: make(chan Goaway, 1), done: make(chan struct{})}
-	ws, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{ //nolint:bodyclose // Dial: never for the caller to close
-		HTTPClient:   c.keeping(&l.below),
-		HTTPHeader:   http.Header{"Authorization": {"Bearer " + t.text}},
-		Subprotocols: []string{wire.Subprotocol},
-		OnPingReceived: func(context.Context, []byte) bool {
-			l.hear()
-			return true
-		},
-	})
-	if err != nil {
-		return nil, nil, refused(resp, err)
-	}
-	ws.SetReadLimit(readLimit)
-	l.ws = ws
-	f, err := l.connect(ctx)
-	if err != nil {
-		_ = ws.CloseNow()
-		return nil, nil, err
-	}
-	return l, f, nil
-}
-
-// keeping returns an HTTP client that keeps what a WebSocket runs on.
-func (c *Client) keeping(below *io.Closer) *http.Client {
-	base := http.DefaultClient
-	if c.options.HTTPClient != nil {
-		base = c.options.HTTPClient
-	}
-	keeping := *base
-	keeping.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
-		transport := base.Transport
-		if transport == nil {
-			transport = http.DefaultTransport
-		}
-		resp, err := transport.RoundTrip(r)
-		if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-			*below = resp.Body
-		}
-		return resp, err
-	})
-	return &keeping
-}
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-// RoundTrip implements http.RoundTripper.
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 // connect sends the connect request and waits for its answer.
 func (l *link) connect(ctx context.Context) (*frame, error) {
-	request := l.client.connectRequest()
-	l.asked = request.Channels
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	var request outgoing
+	request, l.asked = l.client.connectRequest()
 	b, err := json.Marshal(request)
 	if err != nil {
 		return nil, fmt.Errorf("client: connect: %w", err)
@@ -124,11 +66,15 @@ func (l *link) connect(ctx context.Context) (*frame, error) {
 	if err := l.ws.Write(ctx, websocket.MessageText, b); err != nil {
 		return nil, ended(err)
 	}
-	var said error
+	var said *Error
 	for {
 		f, err := l.read(ctx)
+		closed := (*CloseError)(nil)
 		switch {
-		case err != nil && said != nil && !isFinal(err) && !refusesToken(err):
+		case said != nil && errors.As(err, &closed):
+			closed.Said = said
+			return nil, closed
+		case err != nil && said != nil:
 			return nil, said
 		case err != nil:
 			return nil, err
@@ -163,26 +109,33 @@ func (l *link) receive() {
 			close(l.done)
 			return
 		}
+		l.busy.Store(true)
 		l.client.handle(l, f)
+		l.hear()
+		l.busy.Store(false)
 	}
 }
 
-func (l *link) hear() { l.heard.Store(time.Now().UnixNano()) }
+func (l *link) hear() { l.heard.Store(int64(time.Since(l.born))) }
 
 // served reports whether a connection has served until its session was moved to
 // another one.
 func (l *link) served() bool {
 	select {
 	case <-l.done:
-		var closed *CloseError
-		return errors.As(l.err, &closed) && wire.CloseCode(closed.Code) == wire.CloseMoved
+		return isMoved(l.err)
 	default:
 		return true
 	}
 }
 
-// silent returns for how long nothing has come.
-func (l *link) silent() time.Duration { return time.Since(time.Unix(0, l.heard.Load())) }
+// silent returns for how long nothing has come to who would have heard it.
+func (l *link) silent() time.Duration {
+	if l.busy.Load() {
+		return 0
+	}
+	return time.Since(l.born) - time.Duration(l.heard.Load())
+}
 
 // send writes a message, after those before it. It does not wait: a goroutine
 // writes as long as there is something to write.

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,18 +68,24 @@ func (o outgoing) encode() (websocket.MessageType, []byte, error) {
 // sent again if it may be, and else fails with ErrLost.
 func (c *Client) do(ctx context.Context, o outgoing, repeat bool) (*frame, error) {
 	r := &request{repeat: repeat, done: make(chan answer, 1)}
+	jam, done := c.events.wait()
+	defer done()
 	if err := c.begin(r, o); err != nil {
 		return nil, err
 	}
+	var err error
 	select {
 	case a := <-r.done:
 		return a.frame, a.err
+	case <-jam:
+		err = ErrBehind
 	case <-ctx.Done():
-		c.mu.Lock()
-		c.forget(r.ref)
-		c.mu.Unlock()
-		return nil, fmt.Errorf("client: %s: %w", o.Type, ctx.Err())
+		err = fmt.Errorf("client: %s: %w", o.Type, ctx.Err())
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget(r.ref)
+	return nil, err
 }
 
 func (c *Client) begin(r *request, o outgoing) (err error) {
@@ -182,7 +190,7 @@ func (c *Client) Publish(ctx context.Context, m Message) (id string, err error) 
 		if err == nil {
 			return f.ID, nil
 		}
-		wait, again := retry(err, attempt)
+		wait, again := repeatIn(err, attempt)
 		if !again {
 			return "", err
 		}
@@ -192,9 +200,9 @@ func (c *Client) Publish(ctx context.Context, m Message) (id string, err error) 
 	}
 }
 
-// retry returns how long to wait before a request that failed is repeated, if it
+// repeatIn returns how long to wait before a publish that failed is repeated, if it
 // is to be.
-func retry(err error, attempt int) (time.Duration, bool) {
+func repeatIn(err error, attempt int) (time.Duration, bool) {
 	var e *Error
 	if !errors.As(err, &e) {
 		return 0, false
@@ -213,6 +221,13 @@ func (c *Client) nextKey() string {
 	defer c.mu.Unlock()
 	c.published++
 	return c.key + "-" + strconv.FormatUint(c.published, 36)
+}
+
+// random returns text that nobody else has.
+func random() string {
+	b := make([]byte, 9)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(b)
 }
 
 // Call has a backend do something and returns its answer. It is not repeated:

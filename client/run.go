@@ -14,90 +14,175 @@ import (
 // and returns nil. It returns an error if the gateway does not want the client
 // back: a *CloseError (1008, 4002: the session has another connection, 4003) or
 // a *RefusedError. It is called once.
+//
+// What has come is handled before Run returns; once ctx is done, only what can be
+// within a second. A handler that takes longer is left behind.
 func (c *Client) Run(ctx context.Context) error {
-	var handlers, links sync.WaitGroup
-	handlers.Go(c.events.run)
-	defer handlers.Wait()
-	defer c.events.close()
-	defer links.Wait()
-	defer c.stop()
-	r := &runner{Client: c, links: &links}
-	for attempt := 0; ; attempt++ {
-		lasted, err := r.connection(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case isFinal(err):
-			return err
-		case refusesToken(err):
-			c.forgetToken()
-		}
-		if lasted > c.options.Backoff.bound(attempt) {
-			attempt = 0
-		}
-		wait := c.wait(err, attempt)
-		c.log().Debug("not connected", "error", err, "wait", wait)
-		if !sleep(ctx, wait) {
-			return nil
-		}
+	defer context.AfterFunc(ctx, c.events.end)()
+	handled := make(chan struct{})
+	go func() {
+		defer close(handled)
+		c.events.run()
+	}()
+	r := &runner{Client: c, links: &sync.WaitGroup{}}
+	err := r.run(ctx)
+	c.stop()
+	r.links.Wait()
+	c.events.close()
+	select {
+	case <-handled:
+		return err
+	case <-ctx.Done():
 	}
+	select {
+	case <-handled:
+	case <-time.After(handlersTimeout):
+		c.events.drop()
+	}
+	return err
 }
 
-// wait returns how long to wait before the next attempt.
-func (c *Client) wait(err error, attempt int) time.Duration {
-	wait := c.options.Backoff.delay(attempt)
-	var refused *RefusedError
-	if errors.As(err, &refused) && refused.RetryAfter > 0 {
-		// No sooner than was said, and not all at the same time.
-		return max(wait, refused.RetryAfter+rand.N(c.options.Backoff.Min))
-	}
-	return wait
-}
+// handlersTimeout is how long handlers may take for what has come when Run ends.
+const handlersTimeout = time.Second
 
 // runner is what Run works with.
 type runner struct {
 	*Client
 	links *sync.WaitGroup // what reads
 
-	link     *link
-	leaving  *Goaway   // the gateway has asked to move
-	attempts int       // to move
-	handing  bool      // another connection was tried, and may have taken the session
-	refresh  time.Time // when the token is to be replaced
+	link       *link
+	leaving    *Goaway   // the gateway has asked to move
+	attempts   int       // to move
+	refresh    time.Time // when the token is to be replaced
+	unanswered bool      // no handshake had an answer the last time
+	// Connect requests that were given up unanswered, and when the last one was: the
+	// gateway may still move the session to their connections.
+	given   int
+	givenAt time.Time
 }
 
-// connection makes a connection and keeps it, moving to others as it is asked
-// to, until there is none. It returns how long the last one has lasted.
-func (r *runner) connection(ctx context.Context) (lasted time.Duration, err error) {
-	l, f, err := r.open(ctx)
-	if err != nil {
-		return 0, err
+// run connects again and again.
+func (r *runner) run(ctx context.Context) error {
+	failures := 0
+	for attempt := 0; ; attempt++ {
+		l, f, err := r.open(ctx)
+		failures++
+		if err == nil {
+			failures = 0
+			r.use(l, f, false)
+			err = r.keep(ctx)
+			if r.link.died.Sub(r.link.born) > r.options.Backoff.bound(attempt) {
+				attempt = 0
+			}
+		}
+		err = r.excuse(err)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case isFinal(err):
+			return err
+		case refusesToken(err):
+			r.forgetToken()
+		}
+		wait := r.wait(err, attempt)
+		if failures > 0 {
+			r.fail(Failed{Err: err, Attempt: failures, Wait: wait})
+		}
+		if !sleep(ctx, wait) {
+			return nil
+		}
 	}
-	r.use(l, f, false)
-	err = r.serve(ctx)
-	lasted = time.Since(r.link.born)
+}
+
+// open makes a connection and a session of it, and returns it with the gateway's
+// answer, which is not taken in yet.
+func (r *runner) open(ctx context.Context) (*link, *frame, error) {
+	t, err := r.fresh(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := r.handshake(ctx, t)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := l.connect(ctx)
+	if closed := (*CloseError)(nil); err != nil && !errors.As(err, &closed) {
+		r.given, r.givenAt = r.given+1, time.Now()
+	}
+	if err == nil && r.losesPlace(f) {
+		err = &Error{Code: string(wire.Unavailable), Message: "where the device has read its inbox is not known now"}
+	}
+	if err != nil {
+		_ = l.ws.CloseNow()
+		return nil, nil, err
+	}
+	return l, f, nil
+}
+
+// fail tells of an attempt that has failed.
+func (r *runner) fail(f Failed) {
+	f.At = time.Now()
+	r.log().Debug("not connected", "error", f.Err, "attempt", f.Attempt, "wait", f.Wait)
+	if told := r.options.Failed; told != nil {
+		r.tell(func() { told(f) }, 0)
+	}
+}
+
+// givenLife is for how long the gateway may still act on a connect request that was
+// given up: it answers within five seconds, unless its node stands still.
+const givenLife = time.Minute
+
+// excuse returns why a connection has ended, where 4002 is for one that the client
+// itself has given up.
+func (r *runner) excuse(err error) error {
+	if !isMoved(err) || r.given == 0 || time.Since(r.givenAt) > givenLife {
+		return err
+	}
+	r.given--
+	return errOvertaken
+}
+
+// wait returns how long to wait before the next attempt.
+func (c *Client) wait(err error, attempt int) time.Duration {
+	wait, after := c.options.Backoff.delay(attempt), time.Duration(0)
+	if closed := (*CloseError)(nil); errors.As(err, &closed) && closed.busy() {
+		// At least half of what it would be at the third attempt.
+		bound := c.options.Backoff.bound(max(attempt, 2))
+		wait = bound/2 + rand.N(bound/2+1)
+	}
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		after = refused.RetryAfter
+	}
+	if said := (*Error)(nil); errors.As(err, &said) {
+		after = max(after, said.RetryAfter)
+	}
+	if after > 0 { // no sooner than was said, and not all at the same time
+		wait = max(wait, after+rand.N(c.options.Backoff.Min))
+	}
+	return wait
+}
+
+// keep keeps a connection, moving to others as it is asked to, until there is
+// none. It returns why that is.
+func (r *runner) keep(ctx context.Context) error {
+	err := r.serve(ctx)
 	r.mu.Lock()
 	r.setActive(nil)
 	r.mu.Unlock()
 	if r.options.Disconnected != nil && ctx.Err() == nil {
 		e := Disconnected{err, r.link.died}
-		r.tell(func() { r.options.Disconnected(e) })
+		r.tell(func() { r.options.Disconnected(e) }, 0)
 	}
-	if closed := (*CloseError)(nil); errors.As(err, &closed) {
-		switch {
-		case closed.Code == int(wire.CloseTooBig):
-			r.tooBig()
-		case closed.Code == int(wire.CloseMoved) && r.handing:
-			err = errors.New("client: connection lost while moving")
-		}
+	if closed := (*CloseError)(nil); errors.As(err, &closed) && closed.Code == int(wire.CloseTooBig) {
+		r.tooBig()
 	}
-	return lasted, err
+	return err
 }
 
 // use goes on with another connection.
 func (r *runner) use(l *link, f *frame, handover bool) {
 	l.ping = time.Duration(max(f.Ping, 1)) * time.Second
-	r.link, r.leaving, r.attempts, r.handing = l, nil, 0, false
+	r.link, r.leaving, r.attempts = l, nil, 0
 	r.mu.Lock()
 	r.refresh = time.Now().Add(r.token.refreshIn())
 	r.mu.Unlock()
@@ -121,6 +206,7 @@ func (r *runner) serve(ctx context.Context) error {
 			if !r.options.NoHandover {
 				r.leaving = &g
 			}
+		case <-r.stirred:
 		case <-timer.C:
 			r.due(ctx)
 		}
@@ -130,6 +216,9 @@ func (r *runner) serve(ctx context.Context) error {
 // next returns when there is something to do.
 func (r *runner) next() time.Duration {
 	next := min(r.link.ping, time.Until(r.refresh))
+	if at := r.retryAt(); !at.IsZero() {
+		next = min(next, time.Until(at))
+	}
 	if r.leaving != nil {
 		next = min(next, time.Until(r.leaving.At.Add(r.leaving.After)))
 	}
@@ -153,12 +242,12 @@ func (r *runner) due(ctx context.Context) {
 	if !now.Before(r.refresh) {
 		r.replaceToken(ctx)
 	}
+	r.retryDue(time.Now())
 }
 
 // move makes another connection, and goes on with it. As long as there is none
 // the old one serves; once it is time to be gone, it is tried no more.
 func (r *runner) move(ctx context.Context) {
-	r.handing = true
 	l, f, err := r.open(ctx)
 	if err == nil {
 		old := r.link
@@ -166,13 +255,16 @@ func (r *runner) move(ctx context.Context) {
 		r.links.Go(old.retire)
 		return
 	}
-	r.log().Debug("not moved yet", "error", err)
+	if ctx.Err() != nil {
+		return
+	}
 	if refusesToken(err) {
 		r.forgetToken()
 	}
 	g := r.leaving
 	wait := Backoff{200 * time.Millisecond, 2 * time.Second}.delay(r.attempts)
 	r.attempts++
+	r.fail(Failed{Err: err, Attempt: r.attempts, Wait: wait, Handover: true})
 	g.After = time.Since(g.At) + wait
 	if g.After >= g.Deadline {
 		r.leaving = nil // the gateway closes soon
@@ -183,8 +275,6 @@ func (r *runner) move(ctx context.Context) {
 func (r *runner) replaceToken(ctx context.Context) {
 	const again = 5 * time.Second
 	r.refresh = time.Now().Add(again)
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
 	t, err := r.renew(ctx)
 	if err != nil {
 		r.log().Warn("no newer token", "error", err)

@@ -42,16 +42,19 @@ type Subscription struct {
 	handler Handler
 
 	// Guarded by client.mu.
-	since    string   // where to begin, as long as there is no position
+	since    string   // where to begin, until the first message
 	known    bool     // position is one
 	position position // of the last message that came
 	own      bool     // the gateway's, not asked for
 	refused  bool     // by the gateway; not asked for again
+	live     bool     // on the present connection: what comes belongs to it
+	retry    retry    // the gateway could not subscribe
 }
 
 // Subscribe subscribes to a channel: now, if there is a connection, and on every
 // one to come. What comes before, if anything, is said by since: "" is nothing,
-// "0" all that is kept, an id what follows it.
+// "0" all that is kept, an id what follows it. If the gateway cannot subscribe at
+// the moment it is asked again until it can, or refuses (Handler.Refused).
 func (c *Client) Subscribe(channel string, h Handler, since ...string) (*Subscription, error) {
 	if channel == "" || len(since) > 1 {
 		return nil, errors.New("client: subscribe: a channel, and at most one position")
@@ -63,12 +66,17 @@ func (c *Client) Subscribe(channel string, h Handler, since ...string) (*Subscri
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old := c.subs[channel]; old != nil && !old.own {
+	old := c.subs[channel]
+	if old != nil && !old.own {
 		return nil, errors.New("client: subscribe: subscribed to already: " + channel)
 	}
+	if old != nil && s.since == "" { // go on where that one is
+		s.position, s.known, s.live = old.position, old.known, old.live
+	}
 	c.subs[channel] = s
+	delete(c.leaving, channel)
 	if c.active != nil {
-		c.post(outgoing{Type: "subscribe", Channel: channel, Since: s.where()})
+		c.subscribe(s)
 	}
 	return s, nil
 }
@@ -83,7 +91,7 @@ func (s *Subscription) Unsubscribe() {
 	}
 	delete(c.subs, s.channel)
 	if c.active != nil {
-		c.post(outgoing{Type: "unsubscribe", Channel: s.channel})
+		c.unsubscribe(s.channel)
 	}
 }
 
@@ -106,19 +114,17 @@ func (s *Subscription) where() string {
 // stands takes in where the channel stands for a subscription that begins or
 // goes on. client.mu is held. It returns what to tell of that, or nil.
 func (s *Subscription) stands(last string, recovered bool) func() {
+	s.live, s.refused, s.retry = true, false, retry{}
 	p, ok := parsePosition(last)
 	if !ok {
 		return nil // a class without history
 	}
-	asked := s.known || s.since != ""
 	switch {
-	case !asked:
+	case !s.known && s.since == "":
 		s.position, s.known = p, true // live from here
-	case !s.known:
-		s.position, s.known = position{}, true // all that is kept
-	case !recovered && p.compare(s.position) < 0:
+	case s.known && !recovered && p.compare(s.position) < 0:
 		// The gateway's data are others than those the position is from.
-		s.position = position{}
+		s.position = p
 	}
 	if recovered {
 		return nil

@@ -15,6 +15,9 @@ type token struct {
 	expires time.Time // zero: never, or not known
 }
 
+// tokenTimeout is how long the application may take for a token.
+const tokenTimeout = 10 * time.Second
+
 // tokenMargin is how long before its end a token is replaced.
 const tokenMargin = 30 * time.Second
 
@@ -31,7 +34,9 @@ func (c *Client) fresh(ctx context.Context) (token, error) {
 
 // renew asks for another token.
 func (c *Client) renew(ctx context.Context) (token, error) {
-	text, err := c.options.Token(ctx)
+	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
+	defer cancel()
+	text, err := c.fetch(ctx)
 	if err != nil {
 		return token{}, fmt.Errorf("client: token: %w", err)
 	}
@@ -40,6 +45,25 @@ func (c *Client) renew(ctx context.Context) (token, error) {
 	c.token = t
 	c.mu.Unlock()
 	return t, nil
+}
+
+// fetch calls the application, which may take no notice of ctx.
+func (c *Client) fetch(ctx context.Context) (string, error) {
+	type fetched struct {
+		text string
+		err  error
+	}
+	done := make(chan fetched, 1)
+	go func() {
+		text, err := c.options.Token(ctx)
+		done <- fetched{text, err}
+	}()
+	select {
+	case f := <-done:
+		return f.text, f.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }
 
 // forgetToken has the next connection ask for another token.

@@ -11,9 +11,11 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"wssgateway/client"
+	"wssgateway/gateway/wire"
 )
 
 // checkOptions are the flags of gateway check.
@@ -89,12 +91,38 @@ type checking struct {
 	cfg      *config
 	out      io.Writer
 	came     chan string // data of the messages that came
+
+	mu     sync.Mutex // guards what follows
+	node   string     // that the check is connected to
+	failed error      // why there is no connection
 }
 
 func (c *checking) run(ctx context.Context) error {
-	var at client.Connected
-	began := time.Now()
-	conn, err := client.New(c.url, client.Options{
+	talking, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	conn, err := client.New(c.url, c.client(end))
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		end(conn.Run(running))
+	}()
+	err = c.talk(talking, conn)
+	stop() // ends the session
+	<-ended
+	if err == nil {
+		fmt.Fprintf(c.out, "ok: node %s delivers\n", printable(c.node))
+	}
+	return err
+}
+
+// client returns how the check connects. A token that is refused ends it: the next
+// one would be signed with the same secret.
+func (c *checking) client(end context.CancelCauseFunc) client.Options {
+	return client.Options{
 		Token: func(context.Context) (string, error) {
 			return signToken(c.cfg, tokenOptions{User: checkUser, TTL: time.Hour, Publish: []string{"*"}}, time.Now())
 		},
@@ -104,39 +132,52 @@ func (c *checking) run(ctx context.Context) error {
 			default: // nobody waits any more, or far too many check at once
 			}
 		}},
-		Connected: func(now client.Connected) { at = now },
-	})
-	if err != nil {
-		return err
+		Connected:    func(now client.Connected) { c.stands(now.Node, nil) },
+		Disconnected: func(d client.Disconnected) { c.stands("", d.Err) },
+		Failed: func(f client.Failed) {
+			c.stands("", f.Err)
+			if refusesToken(f.Err) {
+				end(f.Err)
+			}
+		},
 	}
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	ended := make(chan error, 1)
-	go func() { ended <- conn.Run(running) }()
-	err = c.talk(ctx, conn, ended, began)
-	stop() // ends the session
-	if end := <-ended; err == nil {
-		err = end
+}
+
+// stands keeps whether there is a connection, and why not.
+func (c *checking) stands(node string, failed error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.node, c.failed = node, failed
+}
+
+// late returns the error for what has not been done when ctx was done: why the
+// client has ended, or has no connection.
+func (c *checking) late(ctx context.Context, what string) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %s", c.url, reasonOf(cause))
 	}
-	if err == nil {
-		fmt.Fprintf(c.out, "ok: node %s delivers\n", at.Node)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failed == nil {
+		return fmt.Errorf("%s within the time", what)
 	}
-	return err
+	return fmt.Errorf("%s: %s within the time: %s", c.url, what, reasonOf(c.failed))
 }
 
 // talk has a connection show that it works.
-func (c *checking) talk(ctx context.Context, conn *client.Client, ended <-chan error, began time.Time) error {
-	connected := make(chan error, 1)
-	go func() { connected <- conn.AwaitConnected(ctx) }()
-	select {
-	case err := <-connected:
-		if err != nil {
-			return fmt.Errorf("%s: not connected within the time", c.url)
-		}
-	case err := <-ended:
-		return fmt.Errorf("%s: %w", c.url, err)
+func (c *checking) talk(ctx context.Context, conn *client.Client) error {
+	began := time.Now()
+	if conn.AwaitConnected(ctx) != nil {
+		<-ctx.Done() // it is, or will be at once: the client has ended
+		return c.late(ctx, "not connected")
 	}
 	fmt.Fprintf(c.out, "connected to %s in %v\n", c.url, time.Since(began).Round(time.Millisecond))
-	if err := c.roundTrip(ctx, "as a client", func(note string) error { return c.asClient(ctx, conn, note) }); err != nil || c.api == "" {
+	err := c.roundTrip(ctx, "as a client", func(note string) error { return c.asClient(ctx, conn, note) })
+	if said := (*client.Error)(nil); c.api != "" && errors.As(err, &said) && said.Code == string(wire.Forbidden) {
+		fmt.Fprintln(c.out, "clients may not publish to inboxes here (classes.user.publish)")
+		err = nil
+	}
+	if err != nil || c.api == "" {
 		return err
 	}
 	return c.roundTrip(ctx, "through "+c.api, func(note string) error { return c.asBackend(ctx, note) })
@@ -145,25 +186,29 @@ func (c *checking) talk(ctx context.Context, conn *client.Client, ended <-chan e
 // roundTrip publishes a note of its own in one way, and waits for it.
 func (c *checking) roundTrip(ctx context.Context, way string, publish func(note string) error) error {
 	note, began := quote(rand.Text()), time.Now()
-	if err := publish(note); err != nil {
+	switch err := publish(note); {
+	case ctx.Err() != nil:
+		return c.late(ctx, "not published "+way)
+	case err != nil:
 		return fmt.Errorf("publishing %s: %w", way, err)
 	}
-	if err := c.await(ctx, note); err != nil {
-		return fmt.Errorf("published %s: %w", way, err)
+	if !c.await(ctx, note) {
+		return c.late(ctx, "published "+way+", and not received")
 	}
 	fmt.Fprintf(c.out, "published %s, and received, in %v\n", way, time.Since(began).Round(time.Microsecond))
 	return nil
 }
 
-func (c *checking) await(ctx context.Context, note string) error {
+// await waits for a note, and reports whether it came.
+func (c *checking) await(ctx context.Context, note string) bool {
 	for {
 		select {
 		case got := <-c.came:
 			if got == note {
-				return nil
+				return true
 			}
 		case <-ctx.Done():
-			return errors.New("the message did not come within the time")
+			return false
 		}
 	}
 }
@@ -187,7 +232,7 @@ func (c *checking) asBackend(ctx context.Context, note string) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		answer, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)) // what it says, as far as it came
-		return fmt.Errorf("answered %s: %s", resp.Status, bytes.TrimSpace(answer))
+		return fmt.Errorf("answered %s: %s", resp.Status, printable(string(bytes.TrimSpace(answer))))
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func isLocalURL(address string) bool {
 func (t *terminal) open(address string, source func(context.Context) (string, error), o *connectOptions) (err error) {
 	options := client.Options{
 		Token: source, Device: o.Device, Inbox: t.handler(), Other: t.handler(),
-		Connected: t.connected, Disconnected: t.disconnected, Goaway: t.goaway,
+		Connected: t.connected, Disconnected: t.disconnected, Failed: t.failed, Goaway: t.goaway,
 	}
 	if o.JSON {
 		options.Frame = t.frame
@@ -109,8 +109,9 @@ func (t *terminal) open(address string, source func(context.Context) (string, er
 
 // run connects, and does what is typed until the input ends or ctx is done.
 func (t *terminal) run(ctx context.Context, input io.Reader, follow bool) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	interrupted := ctx
+	ctx, t.end = context.WithCancelCause(ctx)
+	defer t.end(nil)
 	ended := make(chan error, 1)
 	go func() { ended <- t.client.Run(ctx) }()
 	go func() {
@@ -126,10 +127,16 @@ func (t *terminal) run(ctx context.Context, input io.Reader, follow bool) error 
 			t.note("input: %v", err)
 		}
 		if !follow {
-			cancel()
+			t.end(nil)
 		}
 	}()
-	return <-ended
+	if err := <-ended; err != nil {
+		return fmt.Errorf("connect: %s", reasonOf(err))
+	}
+	if err := context.Cause(ctx); interrupted.Err() == nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("connect: %s", reasonOf(err))
+	}
+	return nil
 }
 
 // maxLine is the longest line that may be typed: what no gateway takes.

@@ -2,12 +2,17 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
+
+	"wssgateway/client"
 )
 
 // freePort returns a port of this host on which nobody listens right now.
@@ -116,14 +121,79 @@ func TestConnectMistakes(t *testing.T) {
 	start := time.Now()
 	node := freePort(t) // nobody is there: it tries until it is told to stop
 	cmd := gatewayCommand(t, nil, "connect", "ws://"+node+"/ws", "--token=t")
+	notes, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(200 * time.Millisecond)
+	lines := bufio.NewScanner(notes) // and says why (finding U2)
+	awaitLine(t, lines, "-- not connected: connect: dial tcp "+node+": connect: connection refused; attempt 1, the next one in ")
+	awaitLine(t, lines, "attempt 2")
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil || time.Since(start) > 5*time.Second {
+	for lines.Scan() {
+	}
+	if err := cmd.Wait(); err != nil || time.Since(start) > 10*time.Second {
 		t.Errorf("interrupted while it was not connected: %v", err)
+	}
+}
+
+// TestConnectEndsWhenItsTokenIsRefused (finding U2): it has no other one.
+func TestConnectEndsWhenItsTokenIsRefused(t *testing.T) {
+	listen := freePort(t)
+	node, _ := startNode(t, "--listen="+listen)
+	defer func() {
+		_ = node.Process.Kill()
+		_ = node.Wait()
+	}()
+	for _, args := range [][]string{{"--user=alice"}, {"--token=nonsense"}} {
+		got := runBinary(t, []string{"GATEWAY_JWT_SECRET=another secret than that of the node"}, append([]string{"connect", "ws://" + listen + "/ws"}, args...)...)
+		if got.code != exitFailed || !strings.Contains(got.stderr, "gateway: connect: handshake refused: 401 Unauthorized: ") {
+			t.Errorf("%q: %+v", args, got)
+		}
+	}
+}
+
+// TestTerminalShowsNoControlCharacters (finding M6): whoever sends a message must not
+// command the terminal of who reads it.
+func TestTerminalShowsNoControlCharacters(t *testing.T) {
+	const evil = "\x1b]0;pwned\x07\x1b[2J\r\nfake\u009b\x7f\u202e\u2028\u2066\xff\U000e0001"
+	var out, notes bytes.Buffer
+	for _, raw := range []bool{false, true} {
+		term := newTerminal(&out, &notes, raw)
+		data := []byte("{\"a\":\r\n\"\u009b\x7f\u202e\U000e0001 é 世 👍\"}")
+		h := term.handler()
+		for _, m := range []client.Message{
+			{Channel: evil, ID: evil, From: evil, Event: evil, Data: data}, {Channel: "a b", From: "-", Event: `"`, Data: []byte(evil)},
+		} {
+			h.Message(m)
+		}
+		h.Gap(evil, evil)
+		h.Joined(evil, evil)
+		h.Left(evil, evil)
+		h.Refused(evil, evil)
+		term.connected(client.Connected{Node: evil, User: evil, Session: evil})
+		term.disconnected(client.Disconnected{Err: &client.CloseError{Code: 4999, Reason: evil}})
+		term.failed(client.Failed{Err: &client.RefusedError{Status: 503, Reason: evil}})
+		term.goaway(client.Goaway{Reason: evil})
+		term.frame(data)
+	}
+	for _, r := range out.String() + notes.String() {
+		if r != '\n' && !strconv.IsPrint(r) && r != utf8.RuneError {
+			t.Fatalf("%q is shown:\n%q", r, out.String()+notes.String())
+		}
+	}
+	if n, m := strings.Count(out.String(), "\n"), strings.Count(notes.String(), "\n"); n != 4 || m != 16 {
+		t.Errorf("%d and %d lines:\n%s%s", n, m, out.String(), notes.String())
+	}
+	line, _, _ := strings.Cut(out.String(), "\n")
+	if want := `{"a":"\u009b\u007f\u202e\udb40\udc01 é 世 👍"}`; !strings.HasSuffix(line, " "+want) {
+		t.Errorf("data is shown as %s, want %s", line, want)
+	}
+	if second := strings.Split(out.String(), "\n")[1]; !strings.Contains(second, ` "a b" - "-" "\"" `) {
+		t.Errorf("columns: %s", second)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"wssgateway/client"
+	"wssgateway/gateway/wire"
 )
 
 // typedHelp says what can be typed.
@@ -30,7 +32,8 @@ What is typed is published to the first channel: JSON as it is, anything else as
 // terminal shows what comes to a client and does what is typed.
 type terminal struct {
 	client *client.Client
-	raw    bool // frames are shown as they come, and nothing else
+	raw    bool                    // frames are shown as they come, and nothing else
+	end    context.CancelCauseFunc // ends run
 
 	mu       sync.Mutex // guards what follows, and keeps lines whole
 	out, err io.Writer
@@ -50,13 +53,13 @@ func newTerminal(out, err io.Writer, raw bool) *terminal {
 func (t *terminal) note(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintf(t.err, "-- "+format+"\n", args...)
+	fmt.Fprintf(t.err, "-- %s\n", printable(fmt.Sprintf(format, args...)))
 }
 
 func (t *terminal) frame(b []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintf(t.out, "%s\n", b)
+	fmt.Fprintf(t.out, "%s\n", printableJSON(b))
 }
 
 // show shows a message: when it came, where, its id, who sent it, event and data.
@@ -64,21 +67,14 @@ func (t *terminal) show(m client.Message) {
 	if t.raw {
 		return
 	}
-	data := string(m.Data)
+	data := printableJSON(m.Data)
 	if m.Binary {
 		data = fmt.Sprintf("(%d bytes)", len(m.Bytes))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fmt.Fprintf(t.out, "%s %s %s %s %s %s\n", time.Now().Format("15:04:05.000"),
-		m.Channel, orDash(m.ID), orDash(m.From), orDash(m.Event), data)
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
+		word(m.Channel), word(m.ID), word(m.From), word(m.Event), data)
 }
 
 // handler shows everything that comes on a channel.
@@ -103,7 +99,38 @@ func (t *terminal) connected(c client.Connected) {
 	t.note("connected to %s as %s (%s)", c.Node, c.User, how)
 }
 
-func (t *terminal) disconnected(d client.Disconnected) { t.note("not connected: %v", d.Err) }
+func (t *terminal) disconnected(d client.Disconnected) { t.note("not connected: %s", reasonOf(d.Err)) }
+
+// failed tells of an attempt to connect that has failed. A token that is refused
+// ends it: there is no other one.
+func (t *terminal) failed(f client.Failed) {
+	if refusesToken(f.Err) {
+		t.end(f.Err)
+		return
+	}
+	what := "not connected"
+	if f.Handover {
+		what = "not moved"
+	}
+	t.note("%s: %s; attempt %d, the next one in %v", what, reasonOf(f.Err), f.Attempt, f.Wait.Round(10*time.Millisecond))
+}
+
+// refusesToken reports whether an attempt to connect has failed by its token.
+func refusesToken(err error) bool {
+	var refused *client.RefusedError
+	var closed *client.CloseError
+	return errors.As(err, &refused) && refused.Status == http.StatusUnauthorized ||
+		errors.As(err, &closed) && wire.CloseCode(closed.Code) == wire.CloseToken
+}
+
+// reasonOf returns what an error of the client says.
+func reasonOf(err error) string { return printable(strings.TrimPrefix(err.Error(), "client: ")) }
+
+func (t *terminal) help() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintf(t.err, "-- %s\n", strings.TrimSpace(typedHelp))
+}
 
 func (t *terminal) goaway(g client.Goaway) {
 	t.note("asked to move (%s), will do so in %s", g.Reason, g.After.Round(time.Millisecond))
@@ -186,7 +213,7 @@ func (t *terminal) command(ctx context.Context, words []string, line string) err
 	name, args := words[0], words[1:]
 	switch {
 	case name == "help":
-		t.note("%s", strings.TrimSpace(typedHelp))
+		t.help()
 		return nil
 	case name == "to" && len(args) >= 2:
 		text := strings.TrimSpace(strings.TrimPrefix(line, "/"+name))
