@@ -19,11 +19,12 @@ type Config struct {
 	Listen      string `config:"listen" help:"public address: /ws, /healthz, /readyz"`
 	AdminListen string `config:"admin_listen" help:"admin address: /metrics, /healthz, /readyz and the server API"`
 	Prefix      string `config:"prefix" help:"prefix of every key and channel in Redis"`
+	Dev         bool   `config:"dev,nofile" help:"development mode: embedded Redis, known secrets, every class open, loopback only"`
 
-	JWTSecret string `config:"jwt_secret,secret" help:"HMAC secret that client tokens are signed with"`
+	JWTSecret string `config:"jwt_secret,secret" help:"HMAC secret that client tokens are signed with, at least 32 bytes"`
 	Issuer    string `config:"issuer" help:"if set, the iss that a token must have"`
 	Audience  string `config:"audience" help:"if set, an aud that a token must have"`
-	APIKey    string `config:"api_key,secret" help:"key of the server API under /v1/; without one the API is off"`
+	APIKey    string `config:"api_key,secret" help:"key of the server API under /v1/, at least 20 bytes; without one the API is off"`
 
 	Origins        []string `config:"origins" help:"origins that browsers may connect from besides the same host; * is any run of characters"`
 	TrustedProxies []string `config:"trusted_proxies" help:"addresses or CIDRs whose X-Forwarded-For is believed"`
@@ -156,7 +157,7 @@ func (c *Config) Validate() error {
 	m.check(c.NodeName != "" && len(c.NodeName) <= 128, "node_name: must have 1 to 128 bytes")
 	m.check(validName(c.NodeName), "node_name: must not contain white space, control characters, *, { or }")
 	m.check(validName(c.Prefix), "prefix: must not contain white space, control characters, *, { or }")
-	m.check(c.JWTSecret != "", "jwt_secret: is required")
+	c.validateSecrets(&m)
 	for _, pattern := range c.Origins {
 		_, err := path.Match(pattern, "")
 		m.check(err == nil, "origins: %q is not a pattern", pattern)
@@ -172,6 +173,24 @@ func (c *Config) Validate() error {
 	m.check(c.Calls.Streams > 0, "calls.streams: must be positive")
 	c.Limits.validate(&m)
 	return errors.Join(m...)
+}
+
+const (
+	// minJWTSecret is what HS256 takes (RFC 7518, 3.2): whoever has a token can
+	// search a shorter secret at home.
+	minJWTSecret = 32
+	// minAPIKey is 120 random bits in base64. It can only be tried here.
+	minAPIKey = 20
+)
+
+// validateSecrets never repeats a secret. In development mode everybody knows them.
+func (c *Config) validateSecrets(m *mistakes) {
+	m.check(c.JWTSecret != "", "jwt_secret: is required")
+	if c.Dev {
+		return
+	}
+	m.check(c.JWTSecret == "" || len(c.JWTSecret) >= minJWTSecret, "jwt_secret: must have at least %d bytes, for example from openssl rand -hex 32", minJWTSecret)
+	m.check(c.APIKey == "" || len(c.APIKey) >= minAPIKey, "api_key: must have at least %d bytes, for example from openssl rand -hex 32", minAPIKey)
 }
 
 func (c Class) validate(m *mistakes, name string) {
