@@ -81,6 +81,7 @@ func testBroker(t *testing.T, be backend) {
 		{"what is told of users alternates", testMembers},
 		{"a late member changes nothing", testLateMembers},
 		{"calls are bounded, and trimmed when acknowledged", testCalls},
+		{"calls are bounded in bytes", testCallsAreBoundedInBytes},
 	}
 	for _, tt := range tests {
 		t.Run(strings.ReplaceAll(tt.name, " ", "-"), func(t *testing.T) { tt.test(t, startPair(t, be)) })

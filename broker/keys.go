@@ -47,14 +47,12 @@ func (l layout) stored(channel string) []string {
 	return append(keys, l.stream(channel), l.meta(channel), l.epoch(l.laneOf(channel)), l.live(channel))
 }
 
-// callStreams names the set of the streams of calls.
-func (l layout) callStreams() string { return l.prefix + "calls" }
-
-// calls returns the keys of a stream of calls. The tag of the second is the name
+// calls returns the keys of a stream of calls. The tag of the others is the name
 // of the first, so that a Cluster keeps them together.
 func (l layout) calls(stream string) []string {
 	name := l.prefix + "calls:" + stream
-	return []string{name, l.prefix + "{" + name + "}:trimmed"}
+	tag := l.prefix + "{" + name + "}:"
+	return []string{name, tag + "trimmed", tag + "cost"}
 }
 
 // key names an idempotency key. A channel and a scope have no white space, so

@@ -21,8 +21,6 @@ var (
 	epochSource string
 	//go:embed lua/call.lua
 	callSource string
-	//go:embed lua/name.lua
-	nameSource string
 	//go:embed lua/member.lua
 	memberSource string
 
@@ -31,7 +29,6 @@ var (
 	epochScript   = newScript(epochSource)
 	memberScript  = newScript(memberSource)
 	callScript    = newScript(callSource)
-	nameScript    = newScript(nameSource)
 )
 
 func newScript(source string) *script {

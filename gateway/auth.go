@@ -39,6 +39,7 @@ type tokenClaims struct {
 	Join      []string `json:"join"`
 	Subscribe []string `json:"subscribe"`
 	Publish   []string `json:"publish"`
+	Call      []string `json:"call"`
 }
 
 // verify returns what a token grants. The error says why it is refused, in words
@@ -71,7 +72,7 @@ func (v *verifier) verify(token string) (*grant, error) {
 func (c *tokenClaims) grant(kinds map[string]ClientLimits) *grant {
 	g := &grant{
 		user: c.Subject, client: c.Client,
-		join: c.Join, subscribe: c.Subscribe, publish: c.Publish,
+		join: c.Join, subscribe: c.Subscribe, publish: c.Publish, call: c.Call,
 	}
 	if _, ok := kinds[g.client]; !ok {
 		g.client = clientDefault

@@ -48,9 +48,11 @@ type Config struct {
 
 // Calls are the settings of the calls of clients to backends.
 type Calls struct {
-	Timeout time.Duration `config:"timeout" help:"time a backend has to answer a call"`
-	MaxLen  int           `config:"max_len" help:"calls of one stream that may wait to be acknowledged"`
-	Streams int           `config:"streams" help:"streams of calls that may exist"`
+	Timeout  time.Duration `config:"timeout" help:"time a backend has to answer a call"`
+	MaxLen   int           `config:"max_len" help:"calls of one stream that may wait to be acknowledged"`
+	MaxBytes Size          `config:"max_bytes" help:"memory of Redis that these may take, per stream"`
+	Streams  []string      `config:"streams" help:"streams of calls that exist though no backend has made them"`
+	Access   Access        `config:"access" help:"who may call: any, or token (a claim call must grant it)"`
 }
 
 // Class is the configuration of all channels of one class (the part of a
@@ -127,7 +129,7 @@ func DefaultConfig() Config {
 			classUser:      {History{1000, 24 * time.Hour}, AccessToken, AccessToken, false, false},
 			wire.Broadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone, false, false},
 		},
-		Calls: Calls{10 * time.Second, 100_000, 100},
+		Calls: Calls{10 * time.Second, 100_000, 64 << 20, nil, AccessAny},
 		Limits: Limits{
 			FrameSize:         64 << 10,
 			MessagesPerSecond: 100,
@@ -168,9 +170,7 @@ func (c *Config) Validate() error {
 	for name, class := range c.Classes {
 		class.validate(&m, name)
 	}
-	m.positive("calls.timeout", c.Calls.Timeout)
-	m.check(c.Calls.MaxLen > 0, "calls.max_len: must be positive")
-	m.check(c.Calls.Streams > 0, "calls.streams: must be positive")
+	c.Calls.validate(&m, c.Limits.FrameSize)
 	c.Limits.validate(&m)
 	return errors.Join(m...)
 }
@@ -206,6 +206,16 @@ func (c Class) validate(m *mistakes, name string) {
 		ok := a.value == AccessNone || a.value == AccessToken || a.value == AccessAny
 		m.check(ok, "%s.%s: %q is not none, token or any", at, a.name, a.value)
 	}
+}
+
+func (c *Calls) validate(m *mistakes, frameSize Size) {
+	m.positive("calls.timeout", c.Timeout)
+	m.check(c.MaxLen > 0, "calls.max_len: must be positive")
+	m.check(c.MaxBytes >= 4*frameSize, "calls.max_bytes: must be at least four times limits.frame_size, so that the largest call has room")
+	for _, stream := range c.Streams {
+		m.check(validStream(stream), "calls.streams: %q must have 1 to 64 of A-Z a-z 0-9 _ -", stream)
+	}
+	m.check(c.Access == AccessToken || c.Access == AccessAny, "calls.access: %q is not token or any", c.Access)
 }
 
 func (l *Limits) validate(m *mistakes) {

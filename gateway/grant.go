@@ -16,6 +16,7 @@ type grant struct {
 	join      []string
 	subscribe []string // patterns
 	publish   []string // patterns
+	call      []string // patterns of events; nil: the token does not say
 }
 
 // maySubscribe reports whether the bearer may subscribe to channel. The own
@@ -46,6 +47,14 @@ func (g *grant) mayPublish(cfg *Config, channel string) bool {
 		return matchAny(g.publish, channel)
 	}
 	return false
+}
+
+// mayCall reports whether the bearer may call backends by this event.
+func (g *grant) mayCall(cfg *Config, event string) bool {
+	if g.call == nil {
+		return cfg.Calls.Access == AccessAny
+	}
+	return matchAny(g.call, event)
 }
 
 func matchAny(patterns []string, s string) bool {
