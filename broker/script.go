@@ -23,12 +23,19 @@ var (
 	callSource string
 	//go:embed lua/member.lua
 	memberSource string
+	//go:embed lua/departures.lua
+	departuresSource string
+	//go:embed lua/depart.lua
+	departSource string
 
 	publishScript = newScript(publishSource)
 	headScript    = newScript(headSource)
 	epochScript   = newScript(epochSource)
 	memberScript  = newScript(memberSource)
 	callScript    = newScript(callSource)
+
+	departuresScript = newScript(departuresSource)
+	departScript     = newScript(departSource)
 )
 
 func newScript(source string) *script {

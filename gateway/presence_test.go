@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -188,4 +189,53 @@ func TestPresenceIsWrittenWhenRedisIsBack(t *testing.T) {
 		}
 	}
 	alice.expectPresent("alice 1")
+}
+
+// TestFlappingIsNotTold: who leaves and is back within a second was never away, for
+// others, and who leaves for good has left after one to two (finding M3).
+func TestFlappingIsNotTold(t *testing.T) {
+	t.Parallel()
+	a, b := startTwo(t)
+	alice, _ := a.connect(t, "alice", "channel=who:1")
+	eve, _ := b.connect(t, "eve", "channel=who:1")
+	alice.expectChange("join", "eve")
+	const leave, join = `{"type":"unsubscribe","channel":"who:1"}`, `{"type":"subscribe","channel":"who:1"}`
+	for range 6 {
+		eve.send("[%s]", strings.Repeat(leave+","+join+",", 9)+leave+","+join)
+		for range 10 {
+			eve.expect("subscribed")
+		}
+	}
+	alice.expectPresent("alice 1", "eve 1")
+	tab, _ := a.connect(t, "eve", "") // it goes on where the other one stops
+	eve.send(leave + " ")
+	tab.send(join)
+	tab.expect("subscribed")
+	alice.quiet()
+
+	left := time.Now()
+	tab.send(`{"type":"unsubscribe","ref":1,"channel":"who:1"}`)
+	tab.expect("unsubscribed")
+	alice.expectChange("leave", "eve")
+	if took := time.Since(left); took < time.Second {
+		t.Errorf("told after %v", took)
+	}
+	alice.expectPresent("alice 1")
+	tab.send(join)
+	alice.expectChange("join", "eve")
+}
+
+// TestWhoHasLeftIsListedUntilTold: what presence lists, and what join and leave tell
+// after it, fit together.
+func TestWhoHasLeftIsListedUntilTold(t *testing.T) {
+	t.Parallel()
+	a, b := startTwo(t)
+	eve, _ := b.connect(t, "eve", "channel=who:1")
+	eve.send(`{"type":"unsubscribe","ref":1,"channel":"who:1"}`)
+	eve.expect("unsubscribed")
+	alice, _ := a.connect(t, "alice", "channel=who:1")
+	if present := alice.present("who:1"); !slices.Equal(present, []string{"alice 1", "eve 0"}) {
+		t.Skipf("too slow to see it: %q", present)
+	}
+	alice.expectChange("leave", "eve")
 }
