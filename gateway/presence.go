@@ -19,9 +19,10 @@ import (
 // A session is a member from when it subscribes until it unsubscribes or is over;
 // that its connection ends, or that it moves, changes nothing.
 type presence struct {
-	gw   *Gateway
-	wake chan struct{} // size 1: there is something to do
-	seed maphash.Seed
+	gw      *Gateway
+	wake    chan struct{} // size 1: there is something to do
+	seed    maphash.Seed
+	rosters *rosters
 
 	// turns are held while a membership of theirs is written, through I/O: what
 	// is wanted of one goes to Redis in the order in which it was wanted.
@@ -52,12 +53,13 @@ func newPresence(g *Gateway) *presence {
 	p := &presence{
 		gw:      g,
 		seed:    maphash.MakeSeed(),
+		rosters: newRosters(g),
 		wake:    make(chan struct{}, 1),
 		wanted:  make(map[membership]wish),
 		doubted: make(map[string]struct{}),
 		stale:   make(map[string]struct{}),
 	}
-	g.hub.doubted = p.doubt
+	g.hub.doubted, g.hub.changed = p.doubt, p.rosters.changed
 	return p
 }
 
@@ -86,6 +88,9 @@ func (p *presence) change(ctx context.Context, s *session.Session, change presen
 	p.mu.Unlock()
 	if len(due) > 0 && p.write(ctx, due) != nil {
 		p.wakeUp()
+	}
+	for m := range due {
+		p.rosters.changed(m.channel)
 	}
 }
 

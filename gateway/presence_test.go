@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,4 +239,57 @@ func TestWhoHasLeftIsListedUntilTold(t *testing.T) {
 		t.Skipf("too slow to see it: %q", present)
 	}
 	alice.expectChange("leave", "eve")
+}
+
+// TestManyAskWhoIsThere: however many ask, Redis is read once a second, and nobody's
+// answer is older than what they were told (finding M2).
+func TestManyAskWhoIsThere(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	n := startNode(t, "a", dialRedis(t, s.Addr()))
+	other := startNode(t, "b", dialRedis(t, s.Addr()))
+	alice, _ := n.connect(t, "alice", "channel=who:1")
+	for i := range 5 { // what was told is in the answer
+		bob := fmt.Sprint("bob", i)
+		other.connect(t, bob, "channel=who:1")
+		alice.expectChange("join", bob)
+		if present := alice.present("who:1"); !slices.Contains(present, bob+" 1") {
+			t.Errorf("after the join of %s: %q", bob, present)
+		}
+	}
+	began := time.Now()
+	reads := -commandCalls(t, s, "hgetall")
+	const clients, asks = 8, 100
+	var asking sync.WaitGroup
+	for i := range clients {
+		c, _ := n.connect(t, fmt.Sprint("reader", i), "")
+		asking.Go(func() {
+			for range asks {
+				c.present("who:1")
+			}
+		})
+	}
+	asking.Wait()
+	reads += commandCalls(t, s, "hgetall")
+	// The connects look at sessions with HGETALL, too.
+	if most := 2 + int(time.Since(began)/time.Second) + clients; reads > most {
+		t.Errorf("%d answers cost %d readings in %v", clients*asks, reads, time.Since(began))
+	}
+}
+
+// commandCalls returns how often Redis was given a command, by scripts too.
+func commandCalls(t *testing.T, s *redistest.Server, command string) (calls int) {
+	t.Helper()
+	info, err := s.Client(t).Info(t.Context(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stat, _ := strings.Cut(info, "cmdstat_"+command+":calls=")
+	fmt.Sscan(strings.Map(func(r rune) rune {
+		if r == ',' {
+			return ' '
+		}
+		return r
+	}, stat), &calls)
+	return calls
 }
