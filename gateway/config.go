@@ -157,8 +157,8 @@ func (c *Config) Validate() error {
 	m.positive("drain_timeout", c.DrainTimeout)
 	m.check(c.DrainDelay < c.DrainTimeout, "drain_delay: must be shorter than drain_timeout (%s)", c.DrainTimeout)
 	m.check(c.NodeName != "" && len(c.NodeName) <= 128, "node_name: must have 1 to 128 bytes")
-	m.check(validName(c.NodeName), "node_name: must not contain white space, control characters, *, { or }")
-	m.check(validName(c.Prefix), "prefix: must not contain white space, control characters, *, { or }")
+	m.check(validName(c.NodeName), "node_name: must not contain white space, control or format characters, *, { or }")
+	m.check(validName(c.Prefix), "prefix: must not contain white space, control or format characters, *, { or }")
 	c.validateSecrets(&m)
 	for _, pattern := range c.Origins {
 		_, err := path.Match(pattern, "")
