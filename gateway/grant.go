@@ -19,6 +19,14 @@ type grant struct {
 	call      []string // patterns of events; nil: the token does not say
 }
 
+// describeEnd says in how many seconds the token ends, if it does: a client's clock
+// may be wrong, and it need not look into the token.
+func (g *grant) describeEnd(o *wire.Object) {
+	if !g.expires.IsZero() {
+		o.Int("expires_in", max(0, int64(time.Until(g.expires)/time.Second)))
+	}
+}
+
 // maySubscribe reports whether the bearer may subscribe to channel. The own
 // inbox and the broadcast are everybody's; another's inbox is nobody's.
 func (g *grant) maySubscribe(cfg *Config, channel string) bool {
