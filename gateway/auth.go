@@ -87,7 +87,7 @@ func (v *verifier) verify(token string) (*grant, error) {
 		return nil, errors.New("token is not meant for this server")
 	case err != nil:
 		return nil, errors.New("token is not valid")
-	case !validUser(c.Subject):
+	case !ValidUser(c.Subject):
 		return nil, errors.New("token's sub cannot be a user")
 	}
 	for _, channel := range c.Join {

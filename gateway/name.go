@@ -20,8 +20,9 @@ func validChannel(name string) bool {
 	return name != "" && len(name) <= wire.MaxChannel && validName(name)
 }
 
-// validUser reports whether a user has an inbox, and so can be one.
-func validUser(user string) bool { return user != "" && validChannel(wire.Inbox(user)) }
+// ValidUser reports whether a user has an inbox, and so can be one: no node accepts
+// another one's token.
+func ValidUser(user string) bool { return user != "" && validChannel(wire.Inbox(user)) }
 
 // validName reports whether name is UTF-8 without what patterns, hash tags and
 // lists give a meaning to, and without what cannot be seen: two names that look the

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"wssgateway/gateway"
 )
 
 //go:embed console/index.html
@@ -39,8 +41,8 @@ func serveConsolePage(w http.ResponseWriter, _ *http.Request) {
 
 func serveConsoleToken(cfg *config, w http.ResponseWriter, r *http.Request) {
 	user := r.URL.Query().Get("user")
-	if user == "" {
-		http.Error(w, "user is missing", http.StatusBadRequest)
+	if !gateway.ValidUser(user) {
+		http.Error(w, "this cannot be the name of a user: white space, control characters, * { } are not allowed", http.StatusBadRequest)
 		return
 	}
 	signed, err := signToken(cfg, tokenOptions{User: user, TTL: consoleTokenTTL}, time.Now())
