@@ -50,7 +50,6 @@ type Broker struct {
 	lanes   []*lane
 	clock   clock
 	metrics *metrics
-	streams sync.Map // of calls, that are known to exist
 }
 
 // New returns a Broker on rdb, which remains the caller's. rdb must not retry

@@ -10,17 +10,18 @@ import (
 // Call is an entry for backends, on the stream <prefix>calls:<Stream>. They read
 // it with consumer groups.
 type Call struct {
-	Stream  string
-	Fields  []string // names and values in turn
-	MaxLen  int      // entries that may wait to be acknowledged
-	Streams int      // streams that may exist
+	Stream   string
+	Fields   []string // names and values in turn
+	Begin    bool     // begin the stream if no backend has
+	MaxLen   int      // entries that may wait to be acknowledged
+	MaxBytes int64    // what they may take in Redis
 }
 
 var (
 	// ErrCallsFull is returned by Call if too many entries wait for backends.
 	ErrCallsFull = errors.New("broker: the stream of calls is full")
-	// ErrNoStream is returned by Call for a stream that may not be begun any more.
-	ErrNoStream = errors.New("broker: too many streams of calls")
+	// ErrNoStream is returned by Call for a stream that does not exist.
+	ErrNoStream = errors.New("broker: no such stream of calls")
 )
 
 // callTrimEvery is how often a stream of calls is rid of what every group has
@@ -30,17 +31,11 @@ const callTrimEvery = time.Second
 // Call adds an entry. After another error than those above it is not known
 // whether it did.
 func (b *Broker) Call(ctx context.Context, c Call) error {
-	if _, known := b.streams.Load(c.Stream); !known {
-		reply, err := b.batch.eval(ctx, nameScript, []string{b.layout.callStreams()}, c.Stream, c.Streams)
-		if err != nil {
-			return fmt.Errorf("broker: call: %w", err)
-		}
-		if reply != int64(1) {
-			return ErrNoStream
-		}
-		b.streams.Store(c.Stream, nil) // as many as there may be, at the most
+	begin := 0
+	if c.Begin {
+		begin = 1
 	}
-	args := append(make([]any, 0, 2+len(c.Fields)), c.MaxLen, callTrimEvery.Milliseconds())
+	args := append(make([]any, 0, 4+len(c.Fields)), c.MaxLen, c.MaxBytes, callTrimEvery.Milliseconds(), begin)
 	for _, f := range c.Fields {
 		args = append(args, f)
 	}
@@ -48,10 +43,13 @@ func (b *Broker) Call(ctx context.Context, c Call) error {
 	if err != nil {
 		return fmt.Errorf("broker: call: %w", err)
 	}
-	if reply != int64(1) {
-		return ErrCallsFull
+	switch reply {
+	case int64(1):
+		return nil
+	case int64(-1):
+		return ErrNoStream
 	}
-	return nil
+	return ErrCallsFull
 }
 
 // LiveName returns the pub/sub channel of a channel: what is published there by

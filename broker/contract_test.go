@@ -80,8 +80,10 @@ func testBroker(t *testing.T, be backend) {
 		{"a class without history is live", testLiveOnly},
 		{"one channel carries messages with and without id", testMixedClasses},
 		{"what is told of users alternates", testMembers},
+		{"of who has left is told once, unless back", testDepartures},
 		{"a late member changes nothing", testLateMembers},
 		{"calls are bounded, and trimmed when acknowledged", testCalls},
+		{"calls are bounded in bytes", testCallsAreBoundedInBytes},
 	}
 	for _, tt := range tests {
 		t.Run(strings.ReplaceAll(tt.name, " ", "-"), func(t *testing.T) { tt.test(t, startPair(t, be)) })

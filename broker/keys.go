@@ -40,21 +40,23 @@ func (l layout) members(channel string) string {
 }
 func (l layout) users(channel string) string { return l.tag(l.laneOf(channel)) + "users:" + channel }
 
+// leaving names the users of a lane whose last session has left a channel, which
+// has not been told yet.
+func (l layout) leaving(lane int) string { return l.tag(lane) + "leaving" }
+
 // stored returns the keys that storing a message on a channel takes, in the
 // order of the scripts.
 func (l layout) stored(channel string) []string {
-	keys := make([]string, 0, 6) // some scripts take two more
+	keys := make([]string, 0, 7) // some scripts take up to three more
 	return append(keys, l.stream(channel), l.meta(channel), l.epoch(l.laneOf(channel)), l.live(channel))
 }
 
-// callStreams names the set of the streams of calls.
-func (l layout) callStreams() string { return l.prefix + "calls" }
-
-// calls returns the keys of a stream of calls. The tag of the second is the name
+// calls returns the keys of a stream of calls. The tag of the others is the name
 // of the first, so that a Cluster keeps them together.
 func (l layout) calls(stream string) []string {
 	name := l.prefix + "calls:" + stream
-	return []string{name, l.prefix + "{" + name + "}:trimmed"}
+	tag := l.prefix + "{" + name + "}:"
+	return []string{name, tag + "trimmed", tag + "cost"}
 }
 
 // key names an idempotency key. A channel and a scope have no white space, so

@@ -19,8 +19,10 @@ type Membership struct {
 	Session    string
 	User       string
 	Generation uint64 // of the session; an older one than is known changes nothing
-	// Payload is what is published if the user comes with this session, or goes.
+	// Payload is what is published if the user comes with this session. That the
+	// user has gone is told by Depart, no sooner than Patience after Leave.
 	Payload   []byte
+	Patience  time.Duration
 	Retention Retention
 }
 
@@ -28,20 +30,24 @@ type Membership struct {
 const AnyGeneration = 1 << 53 // the last that a double, and so Lua, counts to
 
 // Enter makes a session a member. It reports whether its user has come: has no
-// other session there. Repeating it changes nothing.
+// other session there, and is not one who has left and was not told of. Repeating
+// it changes nothing.
 func (b *Broker) Enter(ctx context.Context, m Membership) (came bool, err error) {
 	return b.member(ctx, "enter", m)
 }
 
-// Leave ends a membership. It reports whether the user has gone with it.
-// Repeating it changes nothing.
-func (b *Broker) Leave(ctx context.Context, m Membership) (went bool, err error) {
+// Leave ends a membership. It reports whether it was the user's last: then the
+// user is one of the Departures to come, unless it is back by then. Repeating it
+// changes nothing.
+func (b *Broker) Leave(ctx context.Context, m Membership) (last bool, err error) {
 	return b.member(ctx, "leave", m)
 }
 
 func (b *Broker) member(ctx context.Context, what string, m Membership) (bool, error) {
-	keys := append(b.layout.stored(m.Channel), b.layout.members(m.Channel), b.layout.users(m.Channel))
-	args := append(make([]any, 0, 11), what, m.Session, m.User, m.Generation, m.Payload)
+	keys := append(b.layout.stored(m.Channel), b.layout.members(m.Channel), b.layout.users(m.Channel),
+		b.layout.leaving(b.layout.laneOf(m.Channel)))
+	args := append(make([]any, 0, 14), what, m.Session, m.User, m.Generation,
+		m.Channel, m.Patience.Milliseconds(), m.Payload)
 	reply, err := b.batch.eval(ctx, memberScript, keys, b.storing(args, m.Channel, m.Retention)...)
 	if err != nil {
 		return false, fmt.Errorf("broker: %s: %w", what, err)
@@ -50,7 +56,7 @@ func (b *Broker) member(ctx context.Context, what string, m Membership) (bool, e
 }
 
 // Users returns the users of a channel's members, with how many sessions each
-// has there.
+// has there: none, if the last one has left and that was not told yet.
 func (b *Broker) Users(ctx context.Context, channel string) (map[string]int, error) {
 	fields, err := b.hash(ctx, b.layout.users(channel))
 	if err != nil {

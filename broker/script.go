@@ -23,10 +23,12 @@ var (
 	epochSource string
 	//go:embed lua/call.lua
 	callSource string
-	//go:embed lua/name.lua
-	nameSource string
 	//go:embed lua/member.lua
 	memberSource string
+	//go:embed lua/departures.lua
+	departuresSource string
+	//go:embed lua/depart.lua
+	departSource string
 
 	publishScript = newScript(publishSource)
 	headScript    = newScript(headSource)
@@ -34,7 +36,9 @@ var (
 	epochScript   = newScript(epochSource)
 	memberScript  = newScript(memberSource)
 	callScript    = newScript(callSource)
-	nameScript    = newScript(nameSource)
+
+	departuresScript = newScript(departuresSource)
+	departScript     = newScript(departSource)
 )
 
 func newScript(source string) *script {

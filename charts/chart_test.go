@@ -19,7 +19,7 @@ import (
 const chart = "gateway"
 
 // least are the values without which there is no release.
-var least = []string{"--set", "auth.jwtSecret=s", "--set", "redis.url=redis://redis:6379"}
+var least = []string{"--set", "auth.jwtSecret=a-secret-of-thirty-two-bytes-or-more", "--set", "redis.url=redis://redis:6379"}
 
 // helm runs helm and returns what it says on both outputs.
 func helm(t *testing.T, args ...string) (string, error) {
@@ -102,6 +102,8 @@ func TestContradictionsAreSaid(t *testing.T) {
 	for _, test := range []struct{ set, want string }{
 		{"auth.existingSecret=x", "auth: give either existingSecret, or jwtSecret and apiKey, not both"},
 		{"auth.jwtSecret=", "auth: the gateway needs the secret that client tokens are signed with"},
+		{"auth.jwtSecret=short", "/auth/jwtSecret"},
+		{"auth.apiKey=short", "/auth/apiKey"},
 		{"redis.url=", "redis: the gateway needs a Redis"},
 		{"redis.trial.enabled=true", "redis: give only one of"},
 		{"redis.url=http://redis", "/redis/url"},
@@ -214,7 +216,7 @@ func TestChangesRollThePods(t *testing.T) {
 		return string(b)
 	}
 	before := template()
-	for _, set := range []string{"config.log_level=debug", "auth.jwtSecret=t", "auth.apiKey=t", "redis.url=redis://other:6379"} {
+	for _, set := range []string{"config.log_level=debug", "auth.jwtSecret=another-secret-of-thirty-two-bytes", "auth.apiKey=a-key-of-twenty-bytes", "redis.url=redis://other:6379"} {
 		if template("--set", set) == before {
 			t.Errorf("%s does not roll the pods", set)
 		}

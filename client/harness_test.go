@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	secret   = "the secret of the client tests"
+	secret   = "the secret of the client tests, long enough"
 	patience = 15 * time.Second
 )
 

@@ -163,9 +163,6 @@ func queryConnect(q url.Values) (*wire.Request, error) {
 				name, since = name[:i], name[i+1:]
 			}
 		}
-		if !validChannel(name) {
-			return nil, errors.New("channel is not the name of a channel")
-		}
 		request.Channels[name] = since
 	}
 	return request, nil

@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"sync"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -27,12 +29,39 @@ func (g *Gateway) authorize(gc *gin.Context) {
 	key := bearer(gc.GetHeader("Authorization"))
 	got, want := sha256.Sum256([]byte(key)), sha256.Sum256([]byte(g.cfg.APIKey))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		g.metrics.denied.Inc()
+		if calls, due := g.refusals.add(time.Now()); due {
+			g.log.Warn("API calls with a missing or wrong key", "calls", calls, "last_ip", gc.ClientIP(), "last_endpoint", gc.FullPath())
+		}
 		gc.Header("WWW-Authenticate", "Bearer")
 		if gc.Request.ContentLength != 0 {
 			dropBody(gc) // nobody is waited for who may not call
 		}
 		problem(gc, http.StatusUnauthorized, wire.Unauthorized, "the API key is missing or wrong")
 	}
+}
+
+// refusals are the calls that were refused and not logged yet.
+type refusals struct {
+	mu     sync.Mutex // guards what follows
+	calls  int
+	logged time.Time
+}
+
+// refusalsEvery is how often they are logged at most: whoever tries keys must not
+// fill the log, and should be seen in it.
+const refusalsEvery = 10 * time.Second
+
+// add counts one, and returns how many are to be logged, if they are now.
+func (r *refusals) add(now time.Time) (calls int, due bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.calls++
+	if !r.logged.IsZero() && now.Sub(r.logged) < refusalsEvery {
+		return 0, false
+	}
+	calls, r.calls, r.logged = r.calls, 0, now
+	return calls, true
 }
 
 // problemOf returns the problem document for a mistake.

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -144,6 +145,9 @@ func (p *publication) decode(element []byte, limit int) (channel string, err err
 	}
 	if err := decodeStrictly(element, &f); err != nil {
 		return "", mistake(wire.BadRequest, "not a message: "+jsonMistake(err))
+	}
+	if wire.TooDeep(element) {
+		return "", mistake(wire.BadRequest, fmt.Sprintf("nested deeper than %d", wire.MaxDepth))
 	}
 	p.message = &message{event: f.Event, to: f.To, data: f.Data}
 	switch {

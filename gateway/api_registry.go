@@ -53,7 +53,7 @@ func (g *Gateway) apiUser(gc *gin.Context) {
 // been answered.
 func userOf(gc *gin.Context) (user string, ok bool) {
 	user = gc.Param("user")
-	if !validUser(user) {
+	if !ValidUser(user) {
 		problem(gc, http.StatusBadRequest, wire.BadRequest, "not the name of a user")
 		return "", false
 	}

@@ -199,6 +199,8 @@ func TestAPIPublishMistakes(t *testing.T) {
 		`{"channel":"room:1","data":"` + strings.Repeat("x", 3000) + `"}`:           {413, "too_large"},
 		`{"channel":"room:1","data":"` + strings.Repeat("x", 40000) + `"}`:          {413, "too_large"},
 		`{"channel":"room:1","data_base64":"` + strings.Repeat("AAAA", 1000) + `"}`: {413, "too_large"},
+		// Finding L8.
+		`{"channel":"room:1","data":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`: {400, "bad_request"},
 	} {
 		status, answer := n.call(t, "POST", "/v1/publish", body)
 		if status != want.status {
@@ -210,6 +212,7 @@ func TestAPIPublishMistakes(t *testing.T) {
 	for _, body := range []string{
 		`{"channel":"room:1","key":"` + strings.Repeat("k", 128) + `","event":"` + strings.Repeat("e", 128) + `","data":1}`,
 		` {"channel":"room:1","data":1} ` + "\n",
+		`{"channel":"room:2","data":` + strings.Repeat("[", 63) + strings.Repeat("]", 63) + `}`,
 		`{"channel":"` + strings.Repeat("c", 255) + `","data":1}`,
 		`{"to":"` + strings.Repeat("u", 250) + `","data":1}`,
 	} {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -32,20 +33,51 @@ func newVerifier(cfg *Config) *verifier {
 	return &verifier{parser: jwt.NewParser(options...), secret: []byte(cfg.JWTSecret), kinds: cfg.Limits.Clients}
 }
 
-// tokenClaims are the claims of a token, named as in docs/protocol.md.
+// tokenClaims are the claims of a token, as docs/protocol.md has them.
 type tokenClaims struct {
 	jwt.RegisteredClaims
-	Client    string   `json:"client"`
-	Join      []string `json:"join"`
-	Subscribe []string `json:"subscribe"`
-	Publish   []string `json:"publish"`
+	Client    string
+	Join      []string
+	Subscribe []string
+	Publish   []string
+	Call      []string
+}
+
+// UnmarshalJSON takes claims by their exact names: encoding/json takes SUB for sub,
+// and the last one counts, so that what an issuer copies into its tokens, such as
+// attributes of a user's choice, would stand for claims.
+func (c *tokenClaims) UnmarshalJSON(b []byte) error {
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(b, &given); err != nil {
+		return err
+	}
+	for name, target := range map[string]any{
+		"sub": &c.Subject, "exp": &c.ExpiresAt, "nbf": &c.NotBefore, "iss": &c.Issuer, "aud": &c.Audience,
+		"client": &c.Client, "join": &c.Join, "subscribe": &c.Subscribe, "publish": &c.Publish, "call": &c.Call,
+	} {
+		if raw, ok := given[name]; ok {
+			if err := json.Unmarshal(raw, target); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// key returns the secret that a token must be signed with. Of extensions that must be
+// understood (RFC 7515, 4.1.11) none is.
+func (v *verifier) key(t *jwt.Token) (any, error) {
+	if _, critical := t.Header["crit"]; critical {
+		return nil, errors.New("an extension is not understood")
+	}
+	return v.secret, nil
 }
 
 // verify returns what a token grants. The error says why it is refused, in words
 // that its bearer may read.
 func (v *verifier) verify(token string) (*grant, error) {
 	var c tokenClaims
-	_, err := v.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return v.secret, nil })
+	_, err := v.parser.ParseWithClaims(token, &c, v.key)
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return nil, errors.New("token has expired")
@@ -55,7 +87,7 @@ func (v *verifier) verify(token string) (*grant, error) {
 		return nil, errors.New("token is not meant for this server")
 	case err != nil:
 		return nil, errors.New("token is not valid")
-	case !validUser(c.Subject):
+	case !ValidUser(c.Subject):
 		return nil, errors.New("token's sub cannot be a user")
 	}
 	for _, channel := range c.Join {
@@ -71,7 +103,7 @@ func (v *verifier) verify(token string) (*grant, error) {
 func (c *tokenClaims) grant(kinds map[string]ClientLimits) *grant {
 	g := &grant{
 		user: c.Subject, client: c.Client,
-		join: c.Join, subscribe: c.Subscribe, publish: c.Publish,
+		join: c.Join, subscribe: c.Subscribe, publish: c.Publish, call: c.Call,
 	}
 	if _, ok := kinds[g.client]; !ok {
 		g.client = clientDefault

@@ -28,25 +28,39 @@ func badTokens(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	good := token("alice", ours)
+	extended := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{"sub": "alice", "iss": "us", "aud": "them"})
+	extended.Header["crit"], extended.Header["b64"] = []string{"b64"}, true
+	critical, err := extended.SignedString([]byte(testSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
 	return map[string]string{
-		"no token":             "x",
-		"not signed":           sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType),
-		"another secret":       sign(jwt.SigningMethodHS256, []byte("another")),
-		"another method":       sign(jwt.SigningMethodRS256, rsaKey),
-		"signature cut":        good[:len(good)-4],
-		"signature gone":       good[:strings.LastIndexByte(good, '.')+1],
-		"expired":              token("alice", ours, claims{"exp": time.Now().Add(-12 * time.Second).Unix()}),
-		"not yet valid":        token("alice", ours, claims{"nbf": time.Now().Add(time.Hour).Unix()}),
-		"wrong issuer":         token("alice", ours, claims{"iss": "others"}),
-		"no issuer":            token("alice", ours, claims{"iss": nil}),
-		"wrong audience":       token("alice", ours, claims{"aud": []string{"others"}}),
-		"no audience":          token("alice", ours, claims{"aud": nil}),
-		"no sub":               token("alice", ours, claims{"sub": nil}),
-		"empty sub":            token("", ours),
-		"sub with a space":     token("al ice", ours),
-		"sub with a star":      token("al*ce", ours),
-		"sub with a brace":     token("al{ce", ours),
-		"sub with a control":   token("al\x00ce", ours),
+		"no token":           "x",
+		"not signed":         sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType),
+		"another secret":     sign(jwt.SigningMethodHS256, []byte("another")),
+		"another method":     sign(jwt.SigningMethodRS256, rsaKey),
+		"signature cut":      good[:len(good)-4],
+		"signature gone":     good[:strings.LastIndexByte(good, '.')+1],
+		"expired":            token("alice", ours, claims{"exp": time.Now().Add(-12 * time.Second).Unix()}),
+		"not yet valid":      token("alice", ours, claims{"nbf": time.Now().Add(time.Hour).Unix()}),
+		"wrong issuer":       token("alice", ours, claims{"iss": "others"}),
+		"no issuer":          token("alice", ours, claims{"iss": nil}),
+		"wrong audience":     token("alice", ours, claims{"aud": []string{"others"}}),
+		"no audience":        token("alice", ours, claims{"aud": nil}),
+		"no sub":             token("alice", ours, claims{"sub": nil}),
+		"empty sub":          token("", ours),
+		"sub with a space":   token("al ice", ours),
+		"sub with a star":    token("al*ce", ours),
+		"sub with a brace":   token("al{ce", ours),
+		"sub with a control": token("al\x00ce", ours),
+		// Finding L7: what cannot be seen, claims by another name, extensions.
+		"sub with a joiner":    token("al\u200bce", ours),
+		"sub from the right":   token("al\u202ece", ours),
+		"sub by another name":  token("alice", ours, claims{"sub": nil, "SUB": "alice"}),
+		"expired by exp":       token("alice", ours, claims{"exp": time.Now().Add(-time.Hour).Unix(), "EXP": time.Now().Add(time.Hour).Unix()}),
+		"early by nbf":         token("alice", ours, claims{"nbf": time.Now().Add(time.Hour).Unix(), "Nbf": 0}),
+		"another's iss":        token("alice", ours, claims{"iss": "others", "Iss": "us"}),
+		"critical extension":   critical,
 		"sub too long":         token(strings.Repeat("a", 251), ours),
 		"sub a number":         token("alice", ours, claims{"sub": 5}),
 		"join no list":         token("alice", ours, claims{"join": "room:1"}),
@@ -97,6 +111,7 @@ func TestGoodTokens(t *testing.T) {
 		"audiences":   token("audiences", ours, claims{"aud": []string{"others", "them"}}),
 		"more":        token("more", ours, claims{"jti": "j1", "iat": time.Now().Add(time.Hour).Unix(), "whatever": claims{"a": 1}}),
 		"fraction":    token("fraction", ours, claims{"exp": float64(time.Now().Unix()) + 100.5}),
+		"exact":       token("exact", ours, claims{"Sub": "admin", "SUB": "admin", "EXP": 0}),
 		"a:b/c@d+é#%": token("a:b/c@d+é#%", ours),
 		long:          token(long, ours),
 	} {

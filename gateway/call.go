@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +24,7 @@ const (
 	callOneWay      callResult = "one_way"
 	callTimeout     callResult = "timeout"
 	callFull        callResult = "full"    // too many wait for backends
-	callRefused     callResult = "refused" // too many streams, or too many of this client's
+	callRefused     callResult = "refused" // not allowed, no such stream, or too many of this client's
 	callUnavailable callResult = "unavailable"
 	callIgnored     callResult = "ignored" // a reply that nobody waits for
 )
@@ -79,6 +80,10 @@ func (c *conn) call(ctx context.Context, r wire.Request) error {
 	if !validStream(stream) {
 		return mistake(wire.BadRequest, "event: its part before the first dot must have 1 to 64 of A-Z a-z 0-9 _ -")
 	}
+	if !c.grant.Load().mayCall(&c.gw.cfg, r.Event) {
+		c.gw.metrics.calls[callRefused].Inc()
+		return mistake(wire.Forbidden, "you may not call this")
+	}
 	fields := []string{"user", c.session.User, "session", c.session.ID, "event", r.Event}
 	switch {
 	case r.Binary:
@@ -96,7 +101,10 @@ func (c *conn) call(ctx context.Context, r wire.Request) error {
 		fields = append(fields, "reply_to", c.gw.broker.LiveName(cs.channel()), "ref", ref)
 	}
 	limits := c.gw.cfg.Calls
-	err := c.gw.broker.Call(ctx, broker.Call{Stream: stream, Fields: fields, MaxLen: limits.MaxLen, Streams: limits.Streams})
+	err := c.gw.broker.Call(ctx, broker.Call{
+		Stream: stream, Fields: fields, Begin: slices.Contains(limits.Streams, stream),
+		MaxLen: limits.MaxLen, MaxBytes: int64(limits.MaxBytes),
+	})
 	if err == nil {
 		if ref == "" {
 			c.gw.metrics.calls[callOneWay].Inc()
@@ -116,7 +124,7 @@ func (c *conn) callFailed(err error) error {
 		return mistake(wire.Unavailable, "too many calls wait for a backend")
 	case errors.Is(err, broker.ErrNoStream):
 		c.gw.metrics.calls[callRefused].Inc()
-		return mistake(wire.NotFound, "nobody is called so")
+		return mistake(wire.NotFound, "no such call stream")
 	}
 	c.gw.metrics.calls[callUnavailable].Inc()
 	c.gw.log.Debug("not called", "error", err)
@@ -139,7 +147,7 @@ func (cs *calls) wait(c *conn, ref wire.Ref) (string, error) {
 	switch {
 	case !cs.open:
 		cs.gw.metrics.calls[callUnavailable].Inc()
-		return "", mistake(wire.Unavailable, "no reply could come now, try again")
+		return "", mistake(wire.Unavailable, "replies are temporarily unavailable; try again")
 	case c.calling >= callsInFlight:
 		cs.gw.metrics.calls[callRefused].Inc()
 		return "", mistake(wire.LimitExceeded, "too many calls wait for a reply")

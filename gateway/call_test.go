@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,11 +99,108 @@ func TestCallsAreAnswered(t *testing.T) {
 	}
 }
 
+// TestClientsCannotMakeStreams: a call to a stream that no backend has made is
+// refused, and nothing of it remains (finding H3).
+func TestClientsCannotMakeStreams(t *testing.T) {
+	t.Parallel()
+	backends(t, func(t *testing.T, connect func() redis.UniversalClient) {
+		rdb := connect()
+		n := startNode(t, "a", rdb)
+		eve, _ := n.connect(t, "eve", "")
+		keys := func() []string {
+			all, err := rdb.Keys(t.Context(), "gw:*call*").Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		for i := range 50 {
+			eve.send(`{"type":"call","ref":%d,"event":"x%d.y","data":"%s"}`, i, i, strings.Repeat("x", 1000))
+			eve.expectError("not_found")
+		}
+		if left := keys(); len(left) != 0 {
+			t.Errorf("clients have made %q", left)
+		}
+		w := newWorker(t, rdb, "orders")
+		alice, _ := n.connect(t, "alice", "")
+		alice.send(`{"type":"call","ref":1,"event":"orders.create"}`)
+		w.reply(w.next("orders"), "7")
+		alice.expect("reply")
+	})
+}
+
+// TestCallsTakeNoMoreMemoryThanTheyMay: what waits in Redis is bounded as Redis
+// counts it, be the calls large or small (finding H3).
+func TestCallsTakeNoMoreMemoryThanTheyMay(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	const bound = 512 << 10
+	n := startNode(t, "a", dialRedis(t, s.Addr()), func(cfg *gateway.Config) {
+		cfg.Calls.MaxBytes, cfg.Limits.MessagesPerSecond = bound, 100_000
+	})
+	rdb := s.Client(t)
+	alice, _ := n.connect(t, "alice", "")
+	for stream, size := range map[string]int{"large": 60_000, "small": 1} {
+		newWorker(t, rdb, stream)
+		data := strings.Repeat("x", size)
+		for sent, full := 0, false; !full; sent++ {
+			if sent > 10_000 {
+				t.Fatal("it never is full")
+			}
+			alice.send(`{"type":"call","event":"%s.x","data":"%s"}`, stream, data)
+			alice.send(`{"type":"ping","ref":1}`)
+			if full = alice.next().str("code") == "unavailable"; full {
+				alice.expect("pong")
+			}
+		}
+		used, err := rdb.MemoryUsage(t.Context(), "gw:calls:"+stream, 0).Result()
+		if err != nil || used > bound || used < bound/10 {
+			t.Errorf("%s: %d bytes of %d, %v", stream, used, bound, err)
+		}
+	}
+}
+
+// TestClaimsRestrictCalls: a token says which events its bearer may call, if it
+// says anything, or if it must.
+func TestClaimsRestrictCalls(t *testing.T) {
+	t.Parallel()
+	rdb := embedded(t)
+	open := startNode(t, "open", rdb, func(cfg *gateway.Config) { cfg.Calls.Streams = []string{"orders", "mails"} })
+	strict := startNode(t, "strict", rdb, func(cfg *gateway.Config) {
+		cfg.Calls.Streams, cfg.Calls.Access = []string{"orders", "mails"}, gateway.AccessToken
+	})
+	for _, test := range []struct {
+		node    *node
+		claim   any
+		allowed []string
+	}{
+		{open, nil, []string{"orders.create", "orders.drop", "mails"}},
+		{open, []string{"orders.c*", "mails"}, []string{"orders.create", "mails"}},
+		{open, []string{}, nil},
+		{strict, nil, nil},
+		{strict, []string{"orders.*"}, []string{"orders.create", "orders.drop"}},
+	} {
+		c := test.node.dial(t, "connect=1&access_token="+token("alice", claims{"call": test.claim}))
+		c.expect("connected")
+		for _, event := range []string{"orders.create", "orders.drop", "mails"} {
+			c.send(`{"type":"call","event":"%s"}`, event)
+			c.send(`{"type":"ping","ref":1}`)
+			f := c.next()
+			if allowed := f.str("type") == "pong"; allowed != slices.Contains(test.allowed, event) || !allowed && f.str("code") != "forbidden" {
+				t.Errorf("%s, claim %v, %s: %v", test.node.name, test.claim, event, f)
+			}
+			if f.str("type") != "pong" {
+				c.expect("pong")
+			}
+		}
+	}
+}
+
 func TestCallsThatAreNotAnswered(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	n := startNode(t, "a", dialRedis(t, s.Addr()), func(cfg *gateway.Config) {
-		cfg.Calls = gateway.Calls{Timeout: 300 * time.Millisecond, MaxLen: 3, Streams: 2}
+		cfg.Calls.Timeout, cfg.Calls.MaxLen, cfg.Calls.Streams = 300*time.Millisecond, 3, []string{"mails"}
 	})
 	w := newWorker(t, s.Client(t), "orders")
 	alice, _ := n.connect(t, "alice", "")

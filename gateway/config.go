@@ -21,11 +21,12 @@ type Config struct {
 	Listen      string `config:"listen" help:"public address: /ws, /healthz, /readyz"`
 	AdminListen string `config:"admin_listen" help:"admin address: /metrics, /healthz, /readyz and the server API"`
 	Prefix      string `config:"prefix" help:"prefix of every key and channel in Redis"`
+	Dev         bool   `config:"dev,nofile" help:"development mode: embedded Redis, known secrets, every class open, loopback only"`
 
-	JWTSecret string `config:"jwt_secret,secret" help:"HMAC secret that client tokens are signed with"`
+	JWTSecret string `config:"jwt_secret,secret" help:"HMAC secret that client tokens are signed with, at least 32 bytes"`
 	Issuer    string `config:"issuer" help:"if set, the iss that a token must have"`
 	Audience  string `config:"audience" help:"if set, an aud that a token must have"`
-	APIKey    string `config:"api_key,secret" help:"key of the server API under /v1/; without one the API is off"`
+	APIKey    string `config:"api_key,secret" help:"key of the server API under /v1/, at least 20 bytes; without one the API is off"`
 
 	Origins        []string `config:"origins" help:"origins that browsers may connect from besides the same host; * is any run of characters"`
 	TrustedProxies []string `config:"trusted_proxies" help:"addresses or CIDRs whose X-Forwarded-For is believed"`
@@ -49,9 +50,11 @@ type Config struct {
 
 // Calls are the settings of the calls of clients to backends.
 type Calls struct {
-	Timeout time.Duration `config:"timeout" help:"time a backend has to answer a call"`
-	MaxLen  int           `config:"max_len" help:"calls of one stream that may wait to be acknowledged"`
-	Streams int           `config:"streams" help:"streams of calls that may exist"`
+	Timeout  time.Duration `config:"timeout" help:"time a backend has to answer a call"`
+	MaxLen   int           `config:"max_len" help:"calls of one stream that may wait to be acknowledged"`
+	MaxBytes Size          `config:"max_bytes" help:"memory of Redis that these may take, per stream"`
+	Streams  []string      `config:"streams" help:"streams of calls that exist though no backend has made them"`
+	Access   Access        `config:"access" help:"who may call: any, or token (a claim call must grant it)"`
 }
 
 // Class is the configuration of all channels of one class (the part of a
@@ -129,7 +132,7 @@ func DefaultConfig() Config {
 			classUser:      {History{1000, 24 * time.Hour}, AccessToken, AccessToken, false, false},
 			wire.Broadcast: {History{100, 5 * time.Minute}, AccessToken, AccessNone, false, false},
 		},
-		Calls: Calls{10 * time.Second, 100_000, 100},
+		Calls: Calls{10 * time.Second, 100_000, 64 << 20, nil, AccessAny},
 		Limits: Limits{
 			FrameSize:         64 << 10,
 			MessagesPerSecond: 100,
@@ -157,9 +160,9 @@ func (c *Config) Validate() error {
 	m.positive("drain_timeout", c.DrainTimeout)
 	m.check(c.DrainDelay < c.DrainTimeout, "drain_delay: must be shorter than drain_timeout (%s)", c.DrainTimeout)
 	m.check(c.NodeName != "" && len(c.NodeName) <= 128, "node_name: must have 1 to 128 bytes")
-	m.check(validName(c.NodeName), "node_name: must not contain white space, control characters, *, { or }")
-	m.check(validName(c.Prefix), "prefix: must not contain white space, control characters, *, { or }")
-	m.check(c.JWTSecret != "", "jwt_secret: is required")
+	m.check(validName(c.NodeName), "node_name: must not contain white space, control or format characters, *, { or }")
+	m.check(validName(c.Prefix), "prefix: must not contain white space, control or format characters, *, { or }")
+	c.validateSecrets(&m)
 	for _, pattern := range c.Origins {
 		_, err := path.Match(pattern, "")
 		m.check(err == nil, "origins: %q is not a pattern", pattern)
@@ -170,11 +173,27 @@ func (c *Config) Validate() error {
 	for name, class := range c.Classes {
 		class.validate(&m, name)
 	}
-	m.positive("calls.timeout", c.Calls.Timeout)
-	m.check(c.Calls.MaxLen > 0, "calls.max_len: must be positive")
-	m.check(c.Calls.Streams > 0, "calls.streams: must be positive")
+	c.Calls.validate(&m, c.Limits.FrameSize)
 	c.Limits.validate(&m)
 	return errors.Join(m...)
+}
+
+const (
+	// minJWTSecret is what HS256 takes (RFC 7518, 3.2): whoever has a token can
+	// search a shorter secret at home.
+	minJWTSecret = 32
+	// minAPIKey is 120 random bits in base64. It can only be tried here.
+	minAPIKey = 20
+)
+
+// validateSecrets never repeats a secret. In development mode everybody knows them.
+func (c *Config) validateSecrets(m *mistakes) {
+	m.check(c.JWTSecret != "", "jwt_secret: is required")
+	if c.Dev {
+		return
+	}
+	m.check(c.JWTSecret == "" || len(c.JWTSecret) >= minJWTSecret, "jwt_secret: must have at least %d bytes, for example from openssl rand -hex 32", minJWTSecret)
+	m.check(c.APIKey == "" || len(c.APIKey) >= minAPIKey, "api_key: must have at least %d bytes, for example from openssl rand -hex 32", minAPIKey)
 }
 
 func (c Class) validate(m *mistakes, name string) {
@@ -190,6 +209,16 @@ func (c Class) validate(m *mistakes, name string) {
 		ok := a.value == AccessNone || a.value == AccessToken || a.value == AccessAny
 		m.check(ok, "%s.%s: %q is not none, token or any", at, a.name, a.value)
 	}
+}
+
+func (c *Calls) validate(m *mistakes, frameSize Size) {
+	m.positive("calls.timeout", c.Timeout)
+	m.check(c.MaxLen > 0, "calls.max_len: must be positive")
+	m.check(c.MaxBytes >= 4*frameSize, "calls.max_bytes: must be at least four times limits.frame_size, so that the largest call has room")
+	for _, stream := range c.Streams {
+		m.check(validStream(stream), "calls.streams: %q must have 1 to 64 of A-Z a-z 0-9 _ -", stream)
+	}
+	m.check(c.Access == AccessToken || c.Access == AccessAny, "calls.access: %q is not token or any", c.Access)
 }
 
 func (l *Limits) validate(m *mistakes) {

@@ -55,13 +55,11 @@ func (c *conn) connect(ctx context.Context, r wire.Request) error {
 	return nil
 }
 
-// asked returns the channels that a connect request names, with positions.
+// asked returns the channels that a connect request names, with positions. A name
+// that cannot be one costs its channel alone: see enterAll.
 func (c *conn) asked(r wire.Request) (map[string]position, error) {
 	asked := make(map[string]position, len(r.Channels))
 	for name, since := range r.Channels {
-		if err := checkChannel(name); err != nil {
-			return nil, err
-		}
 		p, ok := parsePosition(since)
 		if !ok {
 			return nil, mistake(wire.BadRequest, "channels: not a position: "+since)
@@ -137,6 +135,7 @@ func (c *conn) welcome(ctx context.Context, r wire.Request, claimed session.Clai
 		Str("node", c.gw.cfg.NodeName).
 		Bool("resumed", claimed.Resumed).
 		Int("ping", int64(c.timeout().Seconds()/2))
+	c.grant.Load().describeEnd(o)
 	o.Object("channels", func(o *wire.Object) {
 		for _, out := range outcomes {
 			o.Object(out.name, func(o *wire.Object) {
@@ -181,6 +180,8 @@ func (c *conn) enterAll(ctx context.Context, asked map[string]position) []outcom
 		out.name, out.since = name, asked[name]
 		chosen := !slices.Contains(own, name)
 		switch {
+		case !validChannel(name):
+			out.code = wire.BadRequest
 		case !g.maySubscribe(&c.gw.cfg, name):
 			out.code = wire.Forbidden
 		case chosen && free == 0:

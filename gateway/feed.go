@@ -48,6 +48,7 @@ func (f *feed) Deliver(m broker.Message) {
 	if m.Payload == "" || m.Foreign {
 		return
 	}
+	f.changed()
 	user := m.Payload[1:]
 	it := item{kind: itemFrame, channel: ch}
 	switch m.Payload[0] {
@@ -62,6 +63,13 @@ func (f *feed) Deliver(m broker.Message) {
 	ch.enqueue(it)
 }
 
+// changed has who is there looked up anew for whoever asks once clients know.
+func (f *feed) changed() {
+	if changed := f.channel.hub.changed; changed != nil {
+		changed(f.channel.name)
+	}
+}
+
 func presenceFrame(change presenceChange, channel, user string) []byte {
 	return wire.NewObject(string(change), "").Str("channel", channel).Str("user", user).Frame()
 }
@@ -69,6 +77,7 @@ func presenceFrame(change presenceChange, channel, user string) []byte {
 // Reset implements broker.Sink. Of the channel's messages nothing is lost, but
 // its clients have to ask anew who is there.
 func (f *feed) Reset(broker.ID) {
+	f.changed()
 	ch := f.channel
 	ch.mu.Lock()
 	defer ch.mu.Unlock()

@@ -50,6 +50,7 @@ type Gateway struct {
 	control   *control
 	presence  *presence
 	calls     *calls
+	refusals  refusals
 	// rebalances holds one: the last order to move a share of the connections.
 	rebalances chan float64
 	public     http.Handler

@@ -16,6 +16,15 @@ type grant struct {
 	join      []string
 	subscribe []string // patterns
 	publish   []string // patterns
+	call      []string // patterns of events; nil: the token does not say
+}
+
+// describeEnd says in how many seconds the token ends, if it does: a client's clock
+// may be wrong, and it need not look into the token.
+func (g *grant) describeEnd(o *wire.Object) {
+	if !g.expires.IsZero() {
+		o.Int("expires_in", max(0, int64(time.Until(g.expires)/time.Second)))
+	}
 }
 
 // maySubscribe reports whether the bearer may subscribe to channel. The own
@@ -46,6 +55,14 @@ func (g *grant) mayPublish(cfg *Config, channel string) bool {
 		return matchAny(g.publish, channel)
 	}
 	return false
+}
+
+// mayCall reports whether the bearer may call backends by this event.
+func (g *grant) mayCall(cfg *Config, event string) bool {
+	if g.call == nil {
+		return cfg.Calls.Access == AccessAny
+	}
+	return matchAny(g.call, event)
 }
 
 func matchAny(patterns []string, s string) bool {

@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	testSecret = "a secret for tests"
-	testAPIKey = "a key for tests"
+	testSecret = "a secret for tests, long enough for HS256"
+	testAPIKey = "a key for tests, long enough"
 	// patience is how long a test waits for what must come.
 	patience = 15 * time.Second
 )

@@ -31,6 +31,9 @@ func (g *Gateway) engine() (*gin.Engine, error) {
 		return nil, err
 	}
 	e.Use(g.count, gin.CustomRecoveryWithWriter(nil, g.recovered), refuseBody, unescapePath)
+	if g.cfg.Dev {
+		e.Use(g.loopbackOnly)
+	}
 	probes := []string{http.MethodGet, http.MethodHead} // some balancers ask with HEAD
 	e.Match(probes, "/healthz", func(gc *gin.Context) { gc.String(http.StatusOK, "ok\n") })
 	e.Match(probes, "/readyz", g.readyz)

@@ -27,6 +27,7 @@ type hub struct {
 	tracing *tracing             // nil: off
 	packs   bool                 // some connections may compress
 	doubted func(channel string) // its members may be lost; called with locks held; may be nil
+	changed func(channel string) // its members are others; called with locks held; may be nil
 
 	mu       sync.Mutex // guards what follows
 	channels map[string]*channel

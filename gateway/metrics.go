@@ -27,6 +27,7 @@ type metrics struct {
 	presence   map[presenceChange]prometheus.Counter
 	calls      map[callResult]prometheus.Counter
 	unwritten  prometheus.Gauge
+	denied     prometheus.Counter
 	replayed   prometheus.Counter
 	replayGaps prometheus.Counter
 	recovered  prometheus.Counter
@@ -55,6 +56,7 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 		messages:   f.counter("gateway_messages_total", "Messages of channels that reached this node and had receivers here."),
 		deliveries: f.counter("gateway_deliveries_total", "Messages handed to connections, replays apart."),
 		malformed:  f.counter("gateway_messages_malformed_total", "Messages in Redis that could not be read, and were dropped."),
+		denied:     f.counter("gateway_api_unauthorized_total", "Calls of the server API with a missing or wrong key."),
 		replayed:   f.counter("gateway_replayed_total", "Messages sent in replays."),
 		replayGaps: f.counter("gateway_replay_gaps_total", "Replays in which messages were gone, and a reset was sent."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -20,13 +20,15 @@ func validChannel(name string) bool {
 	return name != "" && len(name) <= wire.MaxChannel && validName(name)
 }
 
-// validUser reports whether a user has an inbox, and so can be one.
-func validUser(user string) bool { return user != "" && validChannel(wire.Inbox(user)) }
+// ValidUser reports whether a user has an inbox, and so can be one: no node accepts
+// another one's token.
+func ValidUser(user string) bool { return user != "" && validChannel(wire.Inbox(user)) }
 
 // validName reports whether name is UTF-8 without what patterns, hash tags and
-// lists give a meaning to.
+// lists give a meaning to, and without what cannot be seen: two names that look the
+// same are the same, but for letters of different scripts.
 func validName(name string) bool {
 	return utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool {
-		return r == '*' || r == '{' || r == '}' || unicode.IsSpace(r) || unicode.IsControl(r)
+		return r == '*' || r == '{' || r == '}' || unicode.IsSpace(r) || unicode.In(r, unicode.Cc, unicode.Cf)
 	})
 }

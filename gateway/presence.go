@@ -19,9 +19,10 @@ import (
 // A session is a member from when it subscribes until it unsubscribes or is over;
 // that its connection ends, or that it moves, changes nothing.
 type presence struct {
-	gw   *Gateway
-	wake chan struct{} // size 1: there is something to do
-	seed maphash.Seed
+	gw      *Gateway
+	wake    chan struct{} // size 1: there is something to do
+	seed    maphash.Seed
+	rosters *rosters
 
 	// turns are held while a membership of theirs is written, through I/O: what
 	// is wanted of one goes to Redis in the order in which it was wanted.
@@ -52,12 +53,13 @@ func newPresence(g *Gateway) *presence {
 	p := &presence{
 		gw:      g,
 		seed:    maphash.MakeSeed(),
+		rosters: newRosters(g),
 		wake:    make(chan struct{}, 1),
 		wanted:  make(map[membership]wish),
 		doubted: make(map[string]struct{}),
 		stale:   make(map[string]struct{}),
 	}
-	g.hub.doubted = p.doubt
+	g.hub.doubted, g.hub.changed = p.doubt, p.rosters.changed
 	return p
 }
 
@@ -86,6 +88,9 @@ func (p *presence) change(ctx context.Context, s *session.Session, change presen
 	p.mu.Unlock()
 	if len(due) > 0 && p.write(ctx, due) != nil {
 		p.wakeUp()
+	}
+	for m := range due {
+		p.rosters.changed(m.channel)
 	}
 }
 
@@ -167,18 +172,20 @@ func (p *presence) wants(m membership, w wish) bool {
 	return p.wanted[m].number == w.number
 }
 
-// tell has Redis know of a change, and others if it is one of the user's.
+// tell has Redis know of a change, and others if it is a user that comes. Of users
+// that have left tellDepartures tells.
 func (p *presence) tell(ctx context.Context, change presenceChange, channel string, s session.Gone, generation uint64) error {
-	do := p.gw.broker.Enter
-	if change == presenceLeave {
-		do = p.gw.broker.Leave
-	}
-	told, err := do(ctx, broker.Membership{
+	m := broker.Membership{
 		Channel: presenceChannel(channel), Session: s.ID, User: s.User, Generation: generation,
-		Payload: presencePayload(change, s.User), Retention: presenceRetention,
-	})
-	if told {
-		p.gw.metrics.presence[change].Inc()
+		Payload: presencePayload(presenceJoin, s.User), Patience: departurePatience, Retention: presenceRetention,
+	}
+	if change == presenceLeave {
+		_, err := p.gw.broker.Leave(ctx, m)
+		return err
+	}
+	came, err := p.gw.broker.Enter(ctx, m)
+	if came {
+		p.gw.metrics.presence[presenceJoin].Inc()
 	}
 	return err
 }
@@ -198,9 +205,19 @@ func (p *presence) count() int {
 	return len(p.wanted)
 }
 
-// run writes what could not be written, and compares with Redis what is in doubt,
-// until ctx is done.
+// run keeps Redis and clients right about who is there, until ctx is done.
 func (p *presence) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if p.gw.cfg.HasPresence() {
+		wg.Go(func() { p.tellDepartures(ctx) })
+	}
+	p.repeat(ctx)
+}
+
+// repeat writes what could not be written, and compares with Redis what is in
+// doubt, until ctx is done.
+func (p *presence) repeat(ctx context.Context) {
 	const pause, maxPause = 200 * time.Millisecond, 5 * time.Second
 	wait := pause
 	for {

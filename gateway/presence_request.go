@@ -2,16 +2,10 @@ package gateway
 
 import (
 	"context"
-	"maps"
 	"slices"
-	"strconv"
 
 	"wssgateway/gateway/wire"
 )
-
-// presenceListed bounds the members that a reply lists: with names of usual
-// length it fits in an outbox several times. The count counts all.
-const presenceListed = 10_000
 
 // presence answers who is on a channel.
 func (c *conn) presence(ctx context.Context, r wire.Request) error {
@@ -27,29 +21,13 @@ func (c *conn) presence(ctx context.Context, r wire.Request) error {
 	if r.Ref == "" {
 		return nil
 	}
-	users, err := c.gw.broker.Users(ctx, presenceChannel(r.Channel))
+	now, err := c.gw.presence.rosters.ask(ctx, r.Channel)
 	if err != nil {
-		return mistake(wire.Unavailable, "cannot be asked now, try again")
+		return mistake(wire.Unavailable, "temporarily unavailable; try again")
 	}
-	names := slices.Sorted(maps.Keys(users))
-	o := wire.NewObject("presence", r.Ref).Str("channel", r.Channel)
-	o.Raw("members", presenceMembers(names[:min(len(names), presenceListed)], users))
-	c.send(o.Int("count", int64(len(names))))
+	c.send(wire.NewObject("presence", r.Ref).Str("channel", r.Channel).
+		Raw("members", now.members).Int("count", int64(now.count)))
 	return nil
-}
-
-// presenceMembers returns the array of a reply.
-func presenceMembers(names []string, users map[string]int) string {
-	b := []byte{'['}
-	for i, name := range names {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = wire.AppendString(append(b, `{"user":`...), name)
-		b = strconv.AppendInt(append(b, `,"sessions":`...), int64(users[name]), 10)
-		b = append(b, '}')
-	}
-	return string(append(b, ']'))
 }
 
 // enterPresence makes a session that has just connected a member of what it has

@@ -3,6 +3,8 @@ package gateway_test
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -188,4 +190,106 @@ func TestPresenceIsWrittenWhenRedisIsBack(t *testing.T) {
 		}
 	}
 	alice.expectPresent("alice 1")
+}
+
+// TestFlappingIsNotTold: who leaves and is back within a second was never away, for
+// others, and who leaves for good has left after one to two (finding M3).
+func TestFlappingIsNotTold(t *testing.T) {
+	t.Parallel()
+	a, b := startTwo(t)
+	alice, _ := a.connect(t, "alice", "channel=who:1")
+	eve, _ := b.connect(t, "eve", "channel=who:1")
+	alice.expectChange("join", "eve")
+	const leave, join = `{"type":"unsubscribe","channel":"who:1"}`, `{"type":"subscribe","channel":"who:1"}`
+	for range 6 {
+		eve.send("[%s]", strings.Repeat(leave+","+join+",", 9)+leave+","+join)
+		for range 10 {
+			eve.expect("subscribed")
+		}
+	}
+	alice.expectPresent("alice 1", "eve 1")
+	tab, _ := a.connect(t, "eve", "") // it goes on where the other one stops
+	eve.send(leave + " ")
+	tab.send(join)
+	tab.expect("subscribed")
+	alice.quiet()
+
+	left := time.Now()
+	tab.send(`{"type":"unsubscribe","ref":1,"channel":"who:1"}`)
+	tab.expect("unsubscribed")
+	alice.expectChange("leave", "eve")
+	if took := time.Since(left); took < time.Second {
+		t.Errorf("told after %v", took)
+	}
+	alice.expectPresent("alice 1")
+	tab.send(join)
+	alice.expectChange("join", "eve")
+}
+
+// TestWhoHasLeftIsListedUntilTold: what presence lists, and what join and leave tell
+// after it, fit together.
+func TestWhoHasLeftIsListedUntilTold(t *testing.T) {
+	t.Parallel()
+	a, b := startTwo(t)
+	eve, _ := b.connect(t, "eve", "channel=who:1")
+	eve.send(`{"type":"unsubscribe","ref":1,"channel":"who:1"}`)
+	eve.expect("unsubscribed")
+	alice, _ := a.connect(t, "alice", "channel=who:1")
+	if present := alice.present("who:1"); !slices.Equal(present, []string{"alice 1", "eve 0"}) {
+		t.Skipf("too slow to see it: %q", present)
+	}
+	alice.expectChange("leave", "eve")
+}
+
+// TestManyAskWhoIsThere: however many ask, Redis is read once a second, and nobody's
+// answer is older than what they were told (finding M2).
+func TestManyAskWhoIsThere(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	n := startNode(t, "a", dialRedis(t, s.Addr()))
+	other := startNode(t, "b", dialRedis(t, s.Addr()))
+	alice, _ := n.connect(t, "alice", "channel=who:1")
+	for i := range 5 { // what was told is in the answer
+		bob := fmt.Sprint("bob", i)
+		other.connect(t, bob, "channel=who:1")
+		alice.expectChange("join", bob)
+		if present := alice.present("who:1"); !slices.Contains(present, bob+" 1") {
+			t.Errorf("after the join of %s: %q", bob, present)
+		}
+	}
+	began := time.Now()
+	reads := -commandCalls(t, s, "hgetall")
+	const clients, asks = 8, 100
+	var asking sync.WaitGroup
+	for i := range clients {
+		c, _ := n.connect(t, fmt.Sprint("reader", i), "")
+		asking.Go(func() {
+			for range asks {
+				c.present("who:1")
+			}
+		})
+	}
+	asking.Wait()
+	reads += commandCalls(t, s, "hgetall")
+	// The connects look at sessions with HGETALL, too.
+	if most := 2 + int(time.Since(began)/time.Second) + clients; reads > most {
+		t.Errorf("%d answers cost %d readings in %v", clients*asks, reads, time.Since(began))
+	}
+}
+
+// commandCalls returns how often Redis was given a command, by scripts too.
+func commandCalls(t *testing.T, s *redistest.Server, command string) (calls int) {
+	t.Helper()
+	info, err := s.Client(t).Info(t.Context(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stat, _ := strings.Cut(info, "cmdstat_"+command+":calls=")
+	fmt.Sscan(strings.Map(func(r rune) rune {
+		if r == ',' {
+			return ' '
+		}
+		return r
+	}, stat), &calls)
+	return calls
 }

@@ -13,6 +13,7 @@ import (
 // illegal are names, in JSON, that no channel can have.
 var illegal = []string{
 	`""`, `"a b"`, `"a\tb"`, `"a\nb"`, `"a\u0000b"`, `"a\u007fb"`, `"a\u0085b"`, `"a\u00a0b"`, `"a\u2028b"`, `"a\u3000b"`, `" a"`, `"a "`,
+	`"a\u200bb"`, `"a\u200d"`, `"\u202ea"`, `"\ufeffa"`, `"a\u00ad"`, "\"a\U000e0001\"", // format characters (finding L7)
 	`"a*b"`, `"*"`, `"a{b"`, `"a}b"`, `"{}"`, `null`, `5`, `[]`, `{}`, `true`,
 	`"` + strings.Repeat("c", 256) + `"`, `"` + strings.Repeat("é", 128) + `"`,
 }
@@ -36,7 +37,7 @@ func TestChannelNames(t *testing.T) {
 		expectHas(t, c.reply(`{"type":%q,"ref":1}`, kind), frame{"code": "bad_request", "ref": 1.0})
 	}
 	for _, name := range []string{
-		"a", ":", "a:", ":a", "a:b:c", "room:é😀", `room:\"q\"\\`, "room:<&>", "room:a/b?c#d%20", "room:a@0", "room:,;", "room:\u200b",
+		"a", ":", "a:", ":a", "a:b:c", "room:é😀", `room:\"q\"\\`, "room:<&>", "room:a/b?c#d%20", "room:a@0", "room:,;", "room:\u0301",
 		strings.Repeat("c", 255), strings.Repeat("é", 127), "user", "broadcast:x", "ROOM:1",
 	} {
 		subscribed := c.reply(`{"type":"subscribe","ref":1,"channel":"%s"}`, name)

@@ -198,16 +198,16 @@ func TestJSONFreedoms(t *testing.T) {
 	n := startOne(t, patient)
 	c, _ := n.connect(t, "alice", "")
 	for request, ref := range map[string]any{
-		" \t\r\n{ \"type\" : \"ping\" , \"ref\" : 1 } \r\n\t ":                                                1.0,
-		`{"\u0074ype":"p\u0069ng","r\u0065f":1}`:                                                              1.0,
-		`{"type":"ping","ref":1,"ref":2}`:                                                                     2.0,
-		`{"type":"what","ref":1,"type":"ping"}`:                                                               1.0,
-		`{"type":"ping","ref":1,"unknown":{"type":"x","ref":[{}]},"Ref":7,"x":null}`:                          1.0,
-		`{"type":"ping","ref":1,"x":1e999999,"y":-0.0e-5}`:                                                    1.0,
-		`{"type":"ping","ref":1,"x":"\ud800\"}{"}`:                                                            1.0,
-		`{"type":"ping","ref":1,"x":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`:           1.0,
-		`{"type":"ping","ref":1,"x":` + strings.Repeat(`{"a":`, 5000) + `1` + strings.Repeat("}", 5000) + `}`: 1.0,
-		`{"":1,"type":"ping","ref":"` + `\u0072` + `"}`:                                                       "r",
+		" \t\r\n{ \"type\" : \"ping\" , \"ref\" : 1 } \r\n\t ":                                            1.0,
+		`{"\u0074ype":"p\u0069ng","r\u0065f":1}`:                                                          1.0,
+		`{"type":"ping","ref":1,"ref":2}`:                                                                 2.0,
+		`{"type":"what","ref":1,"type":"ping"}`:                                                           1.0,
+		`{"type":"ping","ref":1,"unknown":{"type":"x","ref":[{}]},"Ref":7,"x":null}`:                      1.0,
+		`{"type":"ping","ref":1,"x":1e999999,"y":-0.0e-5}`:                                                1.0,
+		`{"type":"ping","ref":1,"x":"\ud800\"}{"}`:                                                        1.0,
+		`{"type":"ping","ref":1,"x":` + strings.Repeat("[", 63) + strings.Repeat("]", 63) + `}`:           1.0,
+		`{"type":"ping","ref":1,"x":` + strings.Repeat(`{"a":`, 63) + `1` + strings.Repeat("}", 63) + `}`: 1.0,
+		`{"":1,"type":"ping","ref":"` + `\u0072` + `"}`:                                                   "r",
 	} {
 		expectHas(t, c.reply("%s", request), frame{"type": "pong", "ref": ref})
 	}

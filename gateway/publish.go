@@ -59,7 +59,7 @@ func target(r wire.Request) (string, error) {
 		return "", mistake(wire.BadRequest, "channel and to: give one of them")
 	case r.To == "":
 		return r.Channel, checkChannel(r.Channel)
-	case !validUser(r.To):
+	case !ValidUser(r.To):
 		return "", mistake(wire.BadRequest, "to: is not the name of a user")
 	}
 	return wire.Inbox(r.To), nil

@@ -229,6 +229,7 @@ func (c *conn) refresh(ctx context.Context, r wire.Request) error {
 		if !g.expires.IsZero() {
 			o.Int("expires_at", g.expires.Unix())
 		}
+		g.describeEnd(o)
 		c.send(o)
 	}
 	return nil

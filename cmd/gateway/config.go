@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"slices"
 
@@ -16,7 +15,6 @@ import (
 // here; `nofile` marks what makes no sense in the file.
 type config struct {
 	File      string `config:"config,nofile" help:"YAML file to read settings from"`
-	Dev       bool   `config:"dev,nofile" help:"development mode: embedded Redis, known secrets, every class open, loopback only"`
 	Redis     string `config:"redis" help:"Redis: redis://, rediss://, unix://, redis+sentinel://host:26379,host2:26379/master or redis+cluster://host:port,host2:port (required without --dev)"`
 	LogLevel  string `config:"log_level" help:"least level that is logged: debug, info, warn or error"`
 	LogFormat string `config:"log_format" help:"text or json"`
@@ -83,7 +81,7 @@ func (c *config) validateDevelopment() error {
 	for _, listen := range []struct{ path, addr string }{
 		{"listen", c.Listen}, {"admin_listen", c.AdminListen},
 	} {
-		if !isLoopback(listen.addr) {
+		if !gateway.IsLoopback(listen.addr) {
 			errs = append(errs, fmt.Errorf("%s: %s is not a loopback address, and --dev serves no other",
 				listen.path, quote(listen.addr)))
 		}
@@ -96,17 +94,6 @@ func (c *config) refuseDevelopmentSecret() error {
 		return errors.New("jwt_secret: is the development secret, which everybody knows; choose your own")
 	}
 	return nil
-}
-
-// isLoopback says whether listening on addr is reachable from this host only.
-// Names other than localhost are not resolved: what they mean can change.
-func isLoopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 var logLevels = map[string]slog.Level{

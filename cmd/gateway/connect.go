@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"wssgateway/client"
+	"wssgateway/gateway"
 )
 
 // connectOptions are the flags of gateway connect.
@@ -84,7 +85,7 @@ func (o *connectOptions) source(cfg *config, address string, stderr io.Writer) (
 // isLocalURL reports whether a URL is one of this host.
 func isLocalURL(address string) bool {
 	u, err := url.Parse(address)
-	return err == nil && isLoopback(net.JoinHostPort(u.Hostname(), u.Port()))
+	return err == nil && gateway.IsLoopback(net.JoinHostPort(u.Hostname(), u.Port()))
 }
 
 // open makes the client, with all its subscriptions.

@@ -3,9 +3,10 @@ package main
 import (
 	_ "embed"
 	"io"
-	"net"
 	"net/http"
 	"time"
+
+	"wssgateway/gateway"
 )
 
 //go:embed console/index.html
@@ -16,31 +17,15 @@ var consolePage []byte
 const consoleTokenTTL = time.Hour
 
 // newConsole returns the page that development mode serves at /, and at
-// /console/token?user= a token for any user that it asks for.
+// /console/token?user= a token for any user that it asks for. The node refuses
+// requests for it by another name than a loopback one.
 func newConsole(cfg *config) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", serveConsolePage)
 	mux.HandleFunc("GET /console/token", func(w http.ResponseWriter, r *http.Request) {
 		serveConsoleToken(cfg, w, r)
 	})
-	return loopbackOnly(mux)
-}
-
-// loopbackOnly refuses requests by another name than a loopback one. Listening
-// on loopback is not enough: a website whose name is made to resolve to
-// 127.0.0.1 (DNS rebinding) would be of one origin with the console.
-func loopbackOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if _, _, err := net.SplitHostPort(host); err != nil {
-			host += ":80"
-		}
-		if !isLoopback(host) {
-			http.Error(w, "the console answers only to localhost", http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+	return mux
 }
 
 func serveConsolePage(w http.ResponseWriter, _ *http.Request) {
@@ -56,8 +41,8 @@ func serveConsolePage(w http.ResponseWriter, _ *http.Request) {
 
 func serveConsoleToken(cfg *config, w http.ResponseWriter, r *http.Request) {
 	user := r.URL.Query().Get("user")
-	if user == "" {
-		http.Error(w, "user is missing", http.StatusBadRequest)
+	if !gateway.ValidUser(user) {
+		http.Error(w, "this cannot be the name of a user: white space, control characters, * { } are not allowed", http.StatusBadRequest)
 		return
 	}
 	signed, err := signToken(cfg, tokenOptions{User: user, TTL: consoleTokenTTL}, time.Now())

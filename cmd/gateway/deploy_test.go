@@ -9,7 +9,7 @@ import (
 )
 
 // secrets are what the files in deploy leave to the environment.
-var secrets = []string{"GATEWAY_REDIS=redis://redis:6379", "GATEWAY_JWT_SECRET=secret", "GATEWAY_API_KEY=key"}
+var secrets = []string{"GATEWAY_REDIS=redis://redis:6379", "GATEWAY_JWT_SECRET=" + longSecret, "GATEWAY_API_KEY=" + longSecret}
 
 func TestDeployedConfigurationsAreValid(t *testing.T) {
 	for _, file := range []string{"../../deploy/compose/gateway.yaml"} {

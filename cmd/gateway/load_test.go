@@ -12,8 +12,11 @@ import (
 	"wssgateway/gateway"
 )
 
+// longSecret is as long as a JWT secret has to be.
+const longSecret = "a-secret-of-at-least-32-bytes-ok"
+
 // enough is an environment that needs nothing else to be valid.
-var enough = []string{"GATEWAY_REDIS=redis://127.0.0.1:6379", "GATEWAY_JWT_SECRET=secret"}
+var enough = []string{"GATEWAY_REDIS=redis://127.0.0.1:6379", "GATEWAY_JWT_SECRET=" + longSecret}
 
 // writeFile writes a YAML file and returns its path.
 func writeFile(t *testing.T, text string) string {
@@ -61,7 +64,7 @@ func TestPrecedence(t *testing.T) {
 }
 
 func TestConfigFileIsNamedByEnvironmentToo(t *testing.T) {
-	path := writeFile(t, "redis: redis://there\njwt_secret: s\n")
+	path := writeFile(t, "redis: redis://there\njwt_secret: "+longSecret+"\n")
 	cfg := mustLoad(t, []string{"GATEWAY_CONFIG=" + path}, nil)
 	if cfg.Redis != "redis://there" {
 		t.Errorf("redis %q", cfg.Redis)
@@ -174,6 +177,10 @@ func TestMistakesAreNamedAsTheyWereMade(t *testing.T) {
 			"drain_delay (--drain-delay, GATEWAY_DRAIN_DELAY): must be shorter than drain_timeout (1s)"}},
 		{"development secret in production", []string{enough[0], "GATEWAY_JWT_SECRET=" + developmentSecret}, nil, []string{
 			"GATEWAY_JWT_SECRET: is the development secret, which everybody knows; choose your own"}},
+		// Finding M5.
+		{"short secrets", []string{enough[0], "GATEWAY_JWT_SECRET=" + longSecret[:31], "GATEWAY_API_KEY=" + longSecret[:19]}, nil, []string{
+			"GATEWAY_JWT_SECRET: must have at least 32 bytes, for example from openssl rand -hex 32",
+			"GATEWAY_API_KEY: must have at least 20 bytes, for example from openssl rand -hex 32"}},
 		{"development elsewhere than on loopback", []string{"GATEWAY_ADMIN_LISTEN=0.0.0.0:9090"},
 			[]string{"--dev", "--listen=:8080"}, []string{
 				`--listen: ":8080" is not a loopback address, and --dev serves no other`,

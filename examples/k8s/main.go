@@ -30,8 +30,8 @@ const (
 	gatewayTag  = "e2e"
 	image       = "gateway:" + gatewayTag
 	benchImage  = "gateway-bench:" + gatewayTag
-	secret      = "the secret of the lab"
-	apiKey      = "the key of the lab"
+	secret      = "the secret of the lab, long enough for HS256"
+	apiKey      = "the key of the lab, long enough"
 )
 
 func main() {

@@ -24,8 +24,8 @@ import (
 
 // Secret and APIKey are those of every node of a Lab.
 const (
-	Secret = "the secret of the lab"
-	APIKey = "the key of the lab"
+	Secret = "the secret of the lab, long enough for HS256"
+	APIKey = "the key of the lab, long enough"
 )
 
 // Token returns a token for a user who may subscribe to anything.

@@ -86,6 +86,9 @@ func Decode(request []byte) (Request, error) {
 		}
 		return nil // go on: the ref may come later
 	})
+	if mistake == nil && TooDeep(request) {
+		mistake = fmt.Errorf("nested deeper than %d", MaxDepth)
+	}
 	if mistake != nil {
 		return Request{}, badRequest(r.Ref, "%s", mistake)
 	}

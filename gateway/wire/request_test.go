@@ -83,6 +83,38 @@ func TestDecodeKeepsTheRefOfAMistake(t *testing.T) {
 	}
 }
 
+// TestDecodeRefusesWhatIsTooDeep: data is passed on to parsers that may call themselves
+// for each level (finding L8).
+func TestDecodeRefusesWhatIsTooDeep(t *testing.T) {
+	nested := func(levels int) string {
+		pairs := levels / 2
+		inner := strings.Repeat("[", levels%2) + strings.Repeat("]", levels%2)
+		if inner == "" {
+			inner = `"{[{\"["`
+		}
+		return strings.Repeat(`{"a":[`, pairs) + inner + strings.Repeat(`]}`, pairs)
+	}
+	for _, levels := range []int{0, 1, MaxDepth - 2, MaxDepth - 1} {
+		if got, err := Decode([]byte(`{"type":"publish","data":` + nested(levels) + `}`)); err != nil || string(got.Data) != nested(levels) {
+			t.Errorf("%d levels: %v", levels, err)
+		}
+	}
+	for _, levels := range []int{MaxDepth, MaxDepth + 1, 9_000} {
+		for _, request := range []string{
+			`{"type":"publish","data":` + nested(levels) + `,"ref":7}`, `{"ref":7,"type":"publish","other":` + nested(levels) + `}`,
+		} {
+			_, err := Decode([]byte(request))
+			if e := (*Error)(nil); !errors.As(err, &e) || e.Code != BadRequest || e.Ref != "7" {
+				t.Errorf("%d levels: %v", levels, err)
+			}
+		}
+	}
+	wide := `{"type":"publish","data":[` + strings.Repeat(`[{"a":[]}],`, 1000) + `0]}`
+	if _, err := Decode([]byte(wide)); err != nil {
+		t.Errorf("wide and not deep: %v", err)
+	}
+}
+
 func TestDecodeBinary(t *testing.T) {
 	got, err := DecodeBinary([]byte(" {\"type\":\"publish\"} \r\n\x00\n\xff"))
 	if err != nil || !got.Binary || string(got.Data) != "\x00\n\xff" {

@@ -66,6 +66,24 @@ func valueEnd(b []byte, i int) int {
 	return i
 }
 
+// TooDeep reports whether JSON, which must be valid, is nested deeper than MaxDepth:
+// whoever receives it may have a parser that calls itself.
+func TooDeep(b []byte) bool {
+	for i, depth := 0, 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			i = stringEnd(b, i) - 1
+		case '{', '[':
+			if depth++; depth > MaxDepth {
+				return true
+			}
+		case '}', ']':
+			depth--
+		}
+	}
+	return false
+}
+
 func isDelimiter(c byte) bool {
 	switch c {
 	case ',', ']', '}', ':', ' ', '\t', '\n', '\r':

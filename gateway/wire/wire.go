@@ -71,4 +71,5 @@ const (
 	MaxRequests = 100 // requests of one array
 	MaxRefInt   = 1 << 53
 	MaxHistory  = 1000 // messages of one history reply
+	MaxDepth    = 64   // of JSON: objects and arrays in each other, the request itself counted
 )
