@@ -27,6 +27,9 @@ func (g *Gateway) engine() (*gin.Engine, error) {
 	if err := e.SetTrustedProxies(g.cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
+	// Of what a proxy says of its client, one header is believed: with more, a client
+	// could send the one that the proxy does not overwrite.
+	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	e.Use(g.count, gin.CustomRecoveryWithWriter(nil, g.recovered), unescapePath)
 	probes := []string{http.MethodGet, http.MethodHead} // some balancers ask with HEAD
 	e.Match(probes, "/healthz", func(gc *gin.Context) { gc.String(http.StatusOK, "ok\n") })
@@ -84,7 +87,13 @@ func (g *Gateway) Ready() error {
 	if g.draining() {
 		return errDraining
 	}
-	return g.broker.Ready(readyPatience)
+	err := g.broker.Ready(readyPatience)
+	if err != nil {
+		if trouble := g.trouble(); trouble != nil {
+			return trouble
+		}
+	}
+	return err
 }
 
 func (g *Gateway) readyz(gc *gin.Context) {
@@ -124,10 +133,10 @@ func (g *Gateway) recovered(gc *gin.Context, cause any) {
 	problem(gc, http.StatusInternalServerError, wire.Internal, "internal error")
 }
 
+// servePprof serves what pprof has, but for the command line, which is nobody's business.
 func servePprof(gc *gin.Context) {
 	handlers := map[string]http.HandlerFunc{
-		"/cmdline": pprof.Cmdline, "/profile": pprof.Profile,
-		"/symbol": pprof.Symbol, "/trace": pprof.Trace,
+		"/profile": pprof.Profile, "/symbol": pprof.Symbol, "/trace": pprof.Trace,
 	}
 	h, ok := handlers[gc.Param("name")]
 	if !ok {

@@ -208,7 +208,8 @@ func TestATakenPortIsOneClearLine(t *testing.T) {
 	defer listener.Close()
 	addr := listener.Addr().String()
 	got := runBinary(t, nil, "--dev", "--listen", addr)
-	want := result{exitFailed, "", "gateway: --listen: cannot listen on " + addr + ": address already in use\n"}
+	want := result{exitUsage, "", "gateway: --listen: cannot listen on " + addr + ": address already in use: " +
+		"another process has it, perhaps a gateway; stop that one or choose another address\n"}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
