@@ -85,7 +85,10 @@ func TestMistakesOfTheCommandLine(t *testing.T) {
 			"gateway: \"sevre\": unknown command (did you mean serve?); there are serve, connect, check, token, healthcheck, version, help\n"},
 		{"nothing configured", nil,
 			"gateway: jwt_secret (GATEWAY_JWT_SECRET): is required\n" +
-				"gateway: redis (--redis, GATEWAY_REDIS): is required, for example redis://127.0.0.1:6379\n"},
+				"gateway: redis (--redis, GATEWAY_REDIS): is required, for example redis://127.0.0.1:6379\n" +
+				"gateway: to try it out, without any configuration: gateway serve --dev\n"},
+		{"a password in a flag", []string{"--dev", "--redis", "redis://:hunter2@localhost"},
+			"gateway: --redis: a password is not for a flag, which every user of a host can read; set GATEWAY_REDIS, or redis in the YAML file\n"},
 		{"a flag without the command", []string{"--dev", "--nope"}, "gateway: --nope: unknown flag\n"},
 		{"serve takes no arguments", []string{"serve", "--dev", "now"}, "gateway: \"now\": unexpected argument\n"},
 		{"token without a secret", []string{"token", "--user", "alice"},
@@ -128,7 +131,7 @@ func TestHelp(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	for _, args := range [][]string{{"version"}, {"--version"}} {
+	for _, args := range [][]string{{"version"}, {"--version"}, {"-v"}} {
 		got := runBinary(t, nil, args...)
 		if got.code != exitOK || !strings.HasPrefix(got.stdout, "gateway 1.2.3 (commit ") || !strings.Contains(got.stdout, ", go1.") {
 			t.Errorf("%+v", got)

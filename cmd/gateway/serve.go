@@ -23,6 +23,9 @@ func serve(p process) int {
 	cfg, err := loadValid(p.env, p.args)
 	if err != nil {
 		p.complain(err)
+		if len(p.args) == 0 {
+			p.complain(errors.New("to try it out, without any configuration: gateway serve --dev"))
+		}
 		return exitUsage
 	}
 	bound, err := bind(cfg)
