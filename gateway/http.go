@@ -133,11 +133,9 @@ func (g *Gateway) recovered(gc *gin.Context, cause any) {
 	problem(gc, http.StatusInternalServerError, wire.Internal, "internal error")
 }
 
-// servePprof serves what pprof has, but for the command line, which is nobody's business.
+// servePprof serves profiles; not the command line, which may hold secrets.
 func servePprof(gc *gin.Context) {
-	handlers := map[string]http.HandlerFunc{
-		"/profile": pprof.Profile, "/symbol": pprof.Symbol, "/trace": pprof.Trace,
-	}
+	handlers := map[string]http.HandlerFunc{"/profile": pprof.Profile, "/symbol": pprof.Symbol, "/trace": pprof.Trace}
 	h, ok := handlers[gc.Param("name")]
 	if !ok {
 		h = pprof.Index

@@ -10,6 +10,10 @@
 {{- $wrong = append $wrong "auth: the gateway needs the secret that client tokens are signed with: set auth.jwtSecret, or auth.existingSecret" -}}
 {{- end -}}
 
+{{- if and (eq (toString $v.config.pprof) "true") (not $v.networkPolicy.enabled) -}}
+{{- $wrong = append $wrong "config.pprof: shows the memory of the process to every pod that reaches the admin port; set networkPolicy.enabled, and adminFrom" -}}
+{{- end -}}
+
 {{- $redis := 0 -}}
 {{- range list $v.redis.url $v.redis.existingSecret $v.redis.trial.enabled -}}{{- if . -}}{{- $redis = add1 $redis -}}{{- end -}}{{- end -}}
 {{- if eq (int $redis) 0 -}}
