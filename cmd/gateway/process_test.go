@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -128,7 +129,7 @@ func silentServer(t *testing.T) (addr string, asked <-chan struct{}) {
 
 // frozenClient connects as a client that reads nothing more, so that it neither moves
 // nor answers a close frame.
-func frozenClient(t *testing.T, public string) {
+func frozenClient(t *testing.T, public string, headers http.Header) {
 	t.Helper()
 	cfg := defaultConfig(true)
 	token, err := signToken(&cfg, tokenOptions{User: "alice", TTL: time.Hour}, time.Now())
@@ -137,7 +138,7 @@ func frozenClient(t *testing.T, public string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, "ws://"+public+"/ws?channel=room:1&access_token="+token, nil)
+	ws, _, err := websocket.Dial(ctx, "ws://"+public+"/ws?channel=room:1&access_token="+token, &websocket.DialOptions{HTTPHeader: headers})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +188,7 @@ func TestTheProcessEndsInTimeWithoutRedis(t *testing.T) {
 				"--drain-delay=1s", "--drain-timeout="+timeout.String(),
 				"--tracing-endpoint=http://"+collector, "--tracing-sample=1")
 			p.awaitReady(t)
-			frozenClient(t, p.public)
+			frozenClient(t, p.public, nil)
 			if status, err := post(t, p.admin); err != nil || status != http.StatusOK {
 				t.Fatalf("publish: %d, %v", status, err)
 			}
@@ -215,6 +216,49 @@ func (p *program) awaitReady(t *testing.T) {
 		case <-tick.C:
 		case <-ctx.Done():
 			t.Fatal("the node is not ready")
+		}
+	}
+}
+
+// TestOneHeaderOfAProxyIsBelieved: one that the proxy does not overwrite would be the
+// client's own word (finding L4).
+func TestOneHeaderOfAProxyIsBelieved(t *testing.T) {
+	p := startProgram(t, nil, "--trusted-proxies=127.0.0.1")
+	p.awaitReady(t)
+	for header, want := range map[string]string{"X-Real-Ip": "127.0.0.1", "X-Forwarded-For": "203.0.113.6"} {
+		frozenClient(t, p.public, http.Header{header: {"203.0.113.6"}})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.admin+"/v1/users/alice", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+developmentAPIKey)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var user struct{ Sessions []struct{ IP string } }
+		if err := json.NewDecoder(resp.Body).Decode(&user); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(user.Sessions, func(s struct{ IP string }) bool { return s.IP == want })
+		if i < 0 {
+			t.Errorf("%s: no session is listed with %s: %v", header, want, user.Sessions)
+		}
+	}
+}
+
+// TestProfilesDoNotShowTheCommandLine: it is what a flag may have brought (finding L3).
+func TestProfilesDoNotShowTheCommandLine(t *testing.T) {
+	p := startProgram(t, nil, "--pprof")
+	for path, want := range map[string]int{"": http.StatusOK, "goroutine": http.StatusOK, "cmdline": http.StatusNotFound} {
+		resp, err := http.Get("http://" + p.admin + "/debug/pprof/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("/debug/pprof/%s: %s", path, resp.Status)
 		}
 	}
 }
