@@ -134,6 +134,7 @@ func TestContradictionsAreSaid(t *testing.T) {
 		{"service.nodePort=30000", "service.nodePort: needs service.type"},
 		{"resources.limits.memory=lots", "is not a quantity"},
 		{"extraEnv[0].name=GATEWAY_REDIS,extraEnv[0].value=x", "extraEnv: the chart sets the variable itself; set redis.url"},
+		{"extraEnv[0].name=GATEWAY_PPROF,extraEnv[0].value=1", "extraEnv: the chart sets the variable itself; set config.pprof"},
 		{"replcas=3", "replcas"},
 		{"service.type=Cluster", "/service/type"},
 	} {

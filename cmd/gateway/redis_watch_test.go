@@ -4,6 +4,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -71,9 +72,15 @@ func TestANodeSaysWhyItWaitsForRedis(t *testing.T) {
 			if got.code != exitFailed || !strings.HasSuffix(got.stderr, ": answered 503 Service Unavailable: "+answer) {
 				t.Errorf("healthcheck: %+v", got)
 			}
+			if status, err := post(t, p.admin); err != nil || status != http.StatusServiceUnavailable {
+				t.Errorf("a publish meanwhile: %d, %v", status, err)
+			}
 			test.back(t, server, proxy)
 			p.await(t, `"msg":"serving"`)
 			p.awaitReady(t)
+			if status, err := post(t, p.admin); err != nil || status != http.StatusOK {
+				t.Errorf("a publish afterwards: %d, %v", status, err)
+			}
 			said := strings.Join(p.said, "\n")
 			if n := strings.Count(said, `"msg":"serving"`); n != 1 || strings.Contains(said, "hunter2") || strings.Contains(said, "heartbeat failed") {
 				t.Errorf("log:\n%s", said)

@@ -27,7 +27,7 @@
 {{- $wrong = append $wrong (printf "config.%s: does not belong there; set %s" $key $where) -}}
 {{- end -}}
 {{- end -}}
-{{- $own := dict "GATEWAY_REDIS" "redis.url or redis.existingSecret" "GATEWAY_JWT_SECRET" "auth.jwtSecret or auth.existingSecret" "GATEWAY_API_KEY" "auth.apiKey or auth.existingSecret" "GATEWAY_NODE_NAME" "nothing: a node is named after its pod" "GOMEMLIMIT" "goMemoryPercent" "GATEWAY_LISTEN" "ports.http" "GATEWAY_ADMIN_LISTEN" "ports.admin" "GATEWAY_CONFIG" "config" "GATEWAY_DRAIN_TIMEOUT" "config.drain_timeout, from which the grace period follows" -}}
+{{- $own := dict "GATEWAY_REDIS" "redis.url or redis.existingSecret" "GATEWAY_JWT_SECRET" "auth.jwtSecret or auth.existingSecret" "GATEWAY_API_KEY" "auth.apiKey or auth.existingSecret" "GATEWAY_NODE_NAME" "nothing: a node is named after its pod" "GOMEMLIMIT" "goMemoryPercent" "GATEWAY_LISTEN" "ports.http" "GATEWAY_ADMIN_LISTEN" "ports.admin" "GATEWAY_CONFIG" "config" "GATEWAY_PPROF" "config.pprof" "GATEWAY_DRAIN_TIMEOUT" "config.drain_timeout, from which the grace period follows" -}}
 {{- range $v.extraEnv -}}
 {{- with get $own .name -}}
 {{- $wrong = append $wrong (printf "extraEnv: the chart sets the variable itself; set %s" .) -}}
