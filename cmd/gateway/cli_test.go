@@ -89,6 +89,8 @@ func TestMistakesOfTheCommandLine(t *testing.T) {
 				"gateway: to try it out, without any configuration: gateway serve --dev\n"},
 		{"a password in a flag", []string{"--dev", "--redis", "redis://:hunter2@localhost"},
 			"gateway: --redis: a password is not for a flag, which every user of a host can read; set GATEWAY_REDIS, or redis in the YAML file\n"},
+		{"an address that is none", []string{"--dev", "--listen", "127.0.0.1:99999"},
+			"gateway: --listen: cannot listen on 127.0.0.1:99999: address 99999: invalid port\n"},
 		{"a flag without the command", []string{"--dev", "--nope"}, "gateway: --nope: unknown flag\n"},
 		{"serve takes no arguments", []string{"serve", "--dev", "now"}, "gateway: \"now\": unexpected argument\n"},
 		{"token without a secret", []string{"token", "--user", "alice"},

@@ -89,9 +89,10 @@ const (
 // exitInTime ends the process when it has been stopping for the drain timeout: the one
 // deadline that all steps of an end share. Each has bounds of its own, but what waits for
 // Redis cannot be called back, and together they may take longer. What was not written
-// by then ends with the lease, as if the node had died.
-func exitInTime(ctx context.Context, timeout time.Duration, logger *slog.Logger) {
-	context.AfterFunc(ctx, func() {
+// by then ends with the lease, as if the node had died. What it returns is for a node
+// that ended before ctx did.
+func exitInTime(ctx context.Context, timeout time.Duration, logger *slog.Logger) (ended func() bool) {
+	return context.AfterFunc(ctx, func() {
 		time.Sleep(timeout - min(exitSlack, timeout/exitShare))
 		logger.Warn("not everything ended by drain_timeout, cut off", "drain_timeout", timeout)
 		os.Exit(exitOK)

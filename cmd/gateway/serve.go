@@ -35,7 +35,7 @@ func serve(p process) int {
 	}
 	defer bound.close()
 	logger := newLogger(p.stderr, cfg)
-	exitInTime(ctx, cfg.DrainTimeout, logger)
+	defer exitInTime(ctx, cfg.DrainTimeout, logger)()
 	n, err := buildNode(cfg, bound, p.stdout, logger)
 	if err != nil {
 		p.complain(err)
