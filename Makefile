@@ -59,14 +59,11 @@ chart-readme: bin/tools/helm-docs ## write charts/gateway/README.md anew from va
 
 # Tools are Go programs of fixed versions, whose source the checksum database vouches for.
 bin/tools/helm: TOOL = $(HELM)
-# What it takes the cluster for when it has none: client-go's own, which is 1.20 unless
-# the build says so, older than the chart's kubeVersion.
-bin/tools/helm: LINK = $(foreach package,pkg/lint/rules pkg/chartutil,-X helm.sh/helm/v3/$(package).k8sVersionMinor=37)
 bin/tools/helm-docs: TOOL = $(HELM_DOCS)
 bin/tools/syft: TOOL = $(SYFT)
 bin/tools/cosign: TOOL = $(COSIGN)
 bin/tools/%: Makefile
-	GOBIN=$(CURDIR)/bin/tools CGO_ENABLED=0 go install -ldflags '-s -w $(LINK)' $(TOOL)
+	GOBIN=$(CURDIR)/bin/tools CGO_ENABLED=0 go install -ldflags '-s -w' $(TOOL)
 	@touch $@
 
 cosign: bin/tools/cosign ## build the tool that signs releases

@@ -333,6 +333,15 @@ func promtool(t *testing.T, args ...string) {
 	}
 }
 
+// TestOldKubernetesIsRefused: and a Helm that knows of no cluster is not (finding U10).
+func TestOldKubernetesIsRefused(t *testing.T) {
+	for version, ok := range map[string]bool{"1.26.9": false, "1.27.0": true, "1.34.4": true, "1.20.0": true} {
+		if out, err := helm(t, append([]string{"template", "gw", chart, "--kube-version", version}, least...)...); (err == nil) != ok {
+			t.Errorf("Kubernetes %s: %s", version, out[:min(len(out), 200)])
+		}
+	}
+}
+
 // TestRoutesHaveNoTimeoutsOfTheirOwn: some implementations refuse a route that has any
 // (finding U10).
 func TestRoutesHaveNoTimeoutsOfTheirOwn(t *testing.T) {
