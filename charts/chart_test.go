@@ -31,6 +31,12 @@ func helm(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
+// template renders the chart for the oldest Kubernetes that it takes.
+func template(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	return helm(t, append([]string{"template", "gw", chart, "--kube-version", "1.27.0"}, args...)...)
+}
+
 // object is one of what the chart makes.
 type object struct {
 	Kind     string
@@ -38,8 +44,9 @@ type object struct {
 		Name   string
 		Labels map[string]string
 	}
-	Spec map[string]any
-	Data map[string]string
+	Spec       map[string]any
+	Data       map[string]string
+	StringData map[string]string `yaml:"stringData"`
 }
 
 // at returns what is at a path of the spec, such as template.spec.containers.0.env.
@@ -64,7 +71,7 @@ func (o object) at(path string) any {
 // render returns the objects of a release, by kind and name.
 func render(t *testing.T, args ...string) map[string]object {
 	t.Helper()
-	out, err := helm(t, append([]string{"template", "gw", chart}, args...)...)
+	out, err := template(t, args...)
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -87,7 +94,7 @@ func TestValuesForCIRenderAndLint(t *testing.T) {
 		t.Fatalf("%v, %v", files, err)
 	}
 	for _, file := range files {
-		if out, err := helm(t, "lint", "--strict", chart, "-f", file); err != nil {
+		if out, err := helm(t, "lint", "--strict", chart, "--kube-version", "1.27.0", "-f", file); err != nil {
 			t.Errorf("%s: %s", file, out)
 		}
 		for name, o := range render(t, "-f", file) {
@@ -109,6 +116,8 @@ func TestContradictionsAreSaid(t *testing.T) {
 		{"redis.url=http://redis", "/redis/url"},
 		{"config.redis=redis://x", "config.redis: does not belong there; set redis.url"},
 		{"config.jwt_secret=x", "config.jwt_secret: does not belong there; set auth.jwtSecret"},
+		{"config.pprof=true", "config.pprof: shows the memory of the process"},
+		{"redis.trial.password=a b", "/redis/trial/password"},
 		{"config.admin_listen=:1", "config.admin_listen: does not belong there; set ports.admin"},
 		{"config.drain_timeout=4s", "drain_delay (5s) must be shorter than drain_timeout (4s)"},
 		{"config.drain_timeout=soon", `"soon" is not a duration`},
@@ -125,10 +134,11 @@ func TestContradictionsAreSaid(t *testing.T) {
 		{"service.nodePort=30000", "service.nodePort: needs service.type"},
 		{"resources.limits.memory=lots", "is not a quantity"},
 		{"extraEnv[0].name=GATEWAY_REDIS,extraEnv[0].value=x", "extraEnv: the chart sets the variable itself; set redis.url"},
+		{"extraEnv[0].name=GATEWAY_PPROF,extraEnv[0].value=1", "extraEnv: the chart sets the variable itself; set config.pprof"},
 		{"replcas=3", "replcas"},
 		{"service.type=Cluster", "/service/type"},
 	} {
-		out, err := helm(t, append(append([]string{"template", "gw", chart}, least...), "--set", test.set)...)
+		out, err := template(t, append(least[:len(least):len(least)], "--set", test.set)...)
 		if err == nil || !strings.Contains(out, test.want) {
 			t.Errorf("%s: want a failure with %q, got %v: %s", test.set, test.want, err, out[:min(len(out), 400)])
 		}
@@ -141,7 +151,7 @@ func TestGracePeriodFollowsTheDrain(t *testing.T) {
 		if timeout != "" {
 			args = append(args[:len(args):len(args)], "--set-string", "config.drain_timeout="+timeout)
 		}
-		out, err := helm(t, append([]string{"template", "gw", chart}, args...)...)
+		out, err := template(t, args...)
 		if err != nil || !strings.Contains(out, "terminationGracePeriodSeconds: "+want+"\n") {
 			t.Errorf("drain_timeout %q: want a grace period of %s: %v", timeout, want, err)
 		}
@@ -243,20 +253,19 @@ func TestConfigIsTheGatewaysFile(t *testing.T) {
 
 func TestMemoryLimitIsToldToGo(t *testing.T) {
 	for limit, want := range map[string]string{"512Mi": "375809638", "1Gi": "751619276", "1G": "700000000", "1073741824": "751619276"} {
-		out, err := helm(t, append(append([]string{"template", "gw", chart}, least...), "--set-string", "resources.limits.memory="+limit)...)
+		out, err := template(t, append(least[:len(least):len(least)], "--set-string", "resources.limits.memory="+limit)...)
 		if err != nil || !strings.Contains(out, "name: GOMEMLIMIT\n              value: \""+want+"\"") {
 			t.Errorf("memory %s: want GOMEMLIMIT %s: %v", limit, want, err)
 		}
 	}
-	out, _ := helm(t, append(append([]string{"template", "gw", chart}, least...), "--set", "goMemoryPercent=0")...)
+	out, _ := template(t, append(least[:len(least):len(least)], "--set", "goMemoryPercent=0")...)
 	if strings.Contains(out, "GOMEMLIMIT") {
 		t.Error("GOMEMLIMIT is there with goMemoryPercent 0")
 	}
 }
 
 func TestAlertsOfTheRelease(t *testing.T) {
-	out, err := helm(t, append(append([]string{"template", "gw", chart}, least...),
-		"--set", "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.runbookBase=https://git.example/x/")...)
+	out, err := template(t, append(least[:len(least):len(least)], "--set", "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.runbookBase=https://git.example/x/")...)
 	if err != nil || !strings.Contains(out, "runbook_url: https://git.example/x/docs/operations.md#gatewaydown\n") || strings.Contains(out, "runbook_url: docs") {
 		t.Errorf("the runbooks are not where runbookBase says: %v", err)
 	}
@@ -321,5 +330,86 @@ func promtool(t *testing.T, args ...string) {
 	t.Helper()
 	if out, err := exec.CommandContext(t.Context(), "promtool", args...).CombinedOutput(); err != nil {
 		t.Errorf("promtool %v: %v: %s", args, err, out)
+	}
+}
+
+// TestOldKubernetesIsRefused: and a Helm that knows of no cluster is not (finding U10).
+func TestOldKubernetesIsRefused(t *testing.T) {
+	for version, ok := range map[string]bool{"1.26.9": false, "1.27.0": true, "1.34.4": true, "1.20.0": true} {
+		if out, err := helm(t, append([]string{"template", "gw", chart, "--kube-version", version}, least...)...); (err == nil) != ok {
+			t.Errorf("Kubernetes %s: %s", version, out[:min(len(out), 200)])
+		}
+	}
+}
+
+// TestRoutesHaveNoTimeoutsOfTheirOwn: some implementations refuse a route that has any
+// (finding U10).
+func TestRoutesHaveNoTimeoutsOfTheirOwn(t *testing.T) {
+	with := append(least[:len(least):len(least)], "--set", "httpRoute.enabled=true,httpRoute.parentRefs[0].name=public")
+	if got := render(t, with...)["HTTPRoute/gw-gateway"].at("rules.0.timeouts"); got != nil {
+		t.Errorf("timeouts %v", got)
+	}
+	with = append(with, "--set", "httpRoute.timeouts.request=0s")
+	if got := render(t, with...)["HTTPRoute/gw-gateway"].at("rules.0.timeouts.request"); got != "0s" {
+		t.Errorf("timeout of a request %v, want 0s", got)
+	}
+}
+
+// TestHelmTestPublishesAsABackend: also with a Secret of the operator's own, which may
+// hold an API key (finding U6).
+func TestHelmTestPublishesAsABackend(t *testing.T) {
+	for _, test := range []struct {
+		values []string
+		want   bool
+	}{
+		{least, false},
+		{append(least[:len(least):len(least)], "--set", "auth.apiKey=a-key-of-twenty-bytes"), true},
+		{[]string{"--set", "auth.existingSecret=mine,redis.url=redis://redis:6379"}, true},
+	} {
+		args := fmt.Sprint(render(t, test.values...)["Pod/gw-gateway-test"].at("containers.0.args"))
+		if strings.Contains(args, "--api=http://gw-gateway-admin:9090") != test.want {
+			t.Errorf("%v: arguments %s", test.values, args)
+		}
+	}
+}
+
+// TestTrialRedisWantsAPassword, the one that the gateway's URL has (finding L2).
+func TestTrialRedisWantsAPassword(t *testing.T) {
+	trial := []string{"--set", "redis.trial.enabled=true", "--set", "auth.jwtSecret=a-secret-of-thirty-two-bytes-or-more"}
+	password := func(values ...string) string {
+		all := render(t, append(trial[:len(trial):len(trial)], values...)...)
+		args := fmt.Sprint(all["Deployment/gw-gateway-redis"].at("template.spec.containers.0.args"))
+		if !strings.Contains(args, "--requirepass $(PASSWORD)") || strings.Contains(args, "protected-mode") {
+			t.Errorf("arguments %s", args)
+		}
+		data := all["Secret/gw-gateway"].StringData
+		if data["redis-url"] != "redis://:"+data["trial-redis-password"]+"@gw-gateway-redis:6379" {
+			t.Errorf("URL %s", data["redis-url"])
+		}
+		return data["trial-redis-password"]
+	}
+	derived := password()
+	if len(derived) < 32 || derived != password() || derived == password("--set", "auth.jwtSecret=another-secret-of-thirty-two-bytes") {
+		t.Errorf("password %q", derived)
+	}
+	if got := password("--set", "redis.trial.password=Own1"); got != "Own1" {
+		t.Errorf("password %q, want Own1", got)
+	}
+	if random := password("--set", "auth.jwtSecret=,auth.existingSecret=mine"); len(random) != 32 {
+		t.Errorf("password %q, want 32 random letters and digits", random)
+	}
+}
+
+// TestChecksumsOfSecretsHelpNobodyToGuess: they are short, and another release has
+// another one for the same secrets (finding M5).
+func TestChecksumsOfSecretsHelpNobodyToGuess(t *testing.T) {
+	sum := func(args ...string) string {
+		d := render(t, append(least[:len(least):len(least)], args...)...)
+		s, _ := d["Deployment/gw-gateway"].at("template.metadata.annotations.checksum/secret").(string)
+		return s
+	}
+	here, there := sum(), sum("--namespace", "other")
+	if len(here) != 8 || len(there) != 8 || here == there {
+		t.Errorf("checksums %q and %q", here, there)
 	}
 }

@@ -38,8 +38,12 @@ const (
 // drainWindow returns over how long connections are moved: what is left of the
 // drain timeout when the node begins to refuse, less a margin.
 func (c *Config) drainWindow() time.Duration {
-	rest := c.DrainTimeout - c.DrainDelay
-	return rest - min(exitMargin, rest/exitShare)
+	return c.DrainTimeout - c.DrainDelay - c.exitMargin()
+}
+
+// exitMargin returns what is kept of the drain timeout for what comes after the window.
+func (c *Config) exitMargin() time.Duration {
+	return min(exitMargin, (c.DrainTimeout-c.DrainDelay)/exitShare)
 }
 
 // drainResult says what became of a connection in a drain.
@@ -83,9 +87,8 @@ func (g *Gateway) drain() {
 // when the window is over and peers have had the first part of the margin to
 // answer the close frame. closed is how many did not move.
 func (g *Gateway) moveAll(all []*conn) (closed int) {
-	rest := g.cfg.DrainTimeout - g.cfg.DrainDelay
 	window := g.cfg.drainWindow()
-	ctx, cancel := context.WithTimeout(context.Background(), window+(rest-window)/answerShare)
+	ctx, cancel := context.WithTimeout(context.Background(), window+g.cfg.exitMargin()/answerShare)
 	defer cancel()
 	go func() {
 		g.conns.awaitNone() // drain, which waits for none too, outlives it

@@ -24,7 +24,8 @@ import (
 	"wssgateway/session"
 )
 
-// Deps are the parts that a Gateway works with. All but Console are required.
+// Deps are the parts that a Gateway works with. All are required that do not say
+// otherwise.
 type Deps struct {
 	Broker   *broker.Broker
 	Sessions *session.Registry
@@ -32,6 +33,9 @@ type Deps struct {
 	Registry *prometheus.Registry // served at /metrics
 	Console  http.Handler         // served at / if not nil
 	Tracer   trace.Tracer         // follows messages if not nil
+	// Trouble says why Redis does not answer, if anybody knows, in words that may be
+	// shown to everybody. It must not block; it may be nil.
+	Trouble func() error
 }
 
 // Gateway is one node.
@@ -55,6 +59,7 @@ type Gateway struct {
 	rebalances chan float64
 	public     http.Handler
 	admin      http.Handler
+	trouble    func() error // Deps.Trouble
 
 	phase atomic.Int32       // a phase
 	life  context.Context    // ends when nothing is waited for any more
@@ -78,6 +83,10 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		conns:      conns,
 		rebalances: make(chan float64, 1),
 		budget:     transport.NewBudget(cfg.memory()),
+		trouble:    deps.Trouble,
+	}
+	if g.trouble == nil {
+		g.trouble = func() error { return nil }
 	}
 	registerReady(deps.Registry, g.Ready)
 	g.calls = newCalls(g)
@@ -142,16 +151,16 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 			}
 		})
 	}
-	g.log.Info("serving", "public", public.Addr().String(), "admin", admin.Addr().String())
-
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
 	stopServing()
+	// Half of the margin is for what the process needs afterwards.
+	deadline := time.Now().Add(g.cfg.DrainTimeout - g.cfg.exitMargin()/2)
 	g.drain()
-	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	closing, cancel := context.WithTimeout(context.Background(), min(closeTimeout, time.Until(deadline)))
 	defer cancel()
 	for _, s := range servers {
 		err = errors.Join(err, closeServer(closing, s))
@@ -202,8 +211,8 @@ func (g *Gateway) server(h http.Handler) *http.Server {
 	}
 }
 
-// closeTimeout is what requests that are under way have to end: none of them
-// waits for Redis any more.
+// closeTimeout is what requests that are under way have to end, if the drain has left
+// that much: none of them waits for Redis any more.
 const closeTimeout = time.Second
 
 // closeServer lets requests that are under way end, until ctx is done.

@@ -30,6 +30,9 @@ func (g *Gateway) engine() (*gin.Engine, error) {
 	if err := e.SetTrustedProxies(g.cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
+	// Of what a proxy says of its client, one header is believed: with more, a client
+	// could send the one that the proxy does not overwrite.
+	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	e.Use(g.count, gin.CustomRecoveryWithWriter(nil, g.recovered), refuseBody, unescapePath)
 	if g.cfg.Dev {
 		e.Use(g.loopbackOnly)
@@ -116,7 +119,13 @@ func (g *Gateway) Ready() error {
 	if g.draining() {
 		return errDraining
 	}
-	return g.broker.Ready(readyPatience)
+	err := g.broker.Ready(readyPatience)
+	if err != nil {
+		if trouble := g.trouble(); trouble != nil {
+			return trouble
+		}
+	}
+	return err
 }
 
 func (g *Gateway) readyz(gc *gin.Context) {

@@ -85,7 +85,12 @@ func TestMistakesOfTheCommandLine(t *testing.T) {
 			"gateway: \"sevre\": unknown command (did you mean serve?); there are serve, connect, check, token, healthcheck, version, help\n"},
 		{"nothing configured", nil,
 			"gateway: jwt_secret (GATEWAY_JWT_SECRET): is required\n" +
-				"gateway: redis (--redis, GATEWAY_REDIS): is required, for example redis://127.0.0.1:6379\n"},
+				"gateway: redis (--redis, GATEWAY_REDIS): is required, for example redis://127.0.0.1:6379\n" +
+				"gateway: to try it out, without any configuration: gateway serve --dev\n"},
+		{"a password in a flag", []string{"--dev", "--redis", "redis://:hunter2@localhost"},
+			"gateway: --redis: a password is not for a flag, which every user of a host can read; set GATEWAY_REDIS, or redis in the YAML file\n"},
+		{"an address that is none", []string{"--dev", "--listen", "127.0.0.1:99999"},
+			"gateway: --listen: cannot listen on 127.0.0.1:99999: address 99999: invalid port\n"},
 		{"a flag without the command", []string{"--dev", "--nope"}, "gateway: --nope: unknown flag\n"},
 		{"serve takes no arguments", []string{"serve", "--dev", "now"}, "gateway: \"now\": unexpected argument\n"},
 		{"token without a secret", []string{"token", "--user", "alice"},
@@ -128,7 +133,7 @@ func TestHelp(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	for _, args := range [][]string{{"version"}, {"--version"}} {
+	for _, args := range [][]string{{"version"}, {"--version"}, {"-v"}} {
 		got := runBinary(t, nil, args...)
 		if got.code != exitOK || !strings.HasPrefix(got.stdout, "gateway 1.2.3 (commit ") || !strings.Contains(got.stdout, ", go1.") {
 			t.Errorf("%+v", got)
@@ -208,7 +213,8 @@ func TestATakenPortIsOneClearLine(t *testing.T) {
 	defer listener.Close()
 	addr := listener.Addr().String()
 	got := runBinary(t, nil, "--dev", "--listen", addr)
-	want := result{exitFailed, "", "gateway: --listen: cannot listen on " + addr + ": address already in use\n"}
+	want := result{exitUsage, "", "gateway: --listen: cannot listen on " + addr + ": address already in use: " +
+		"another process has it, perhaps a gateway; stop that one or choose another address\n"}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -61,10 +62,15 @@ func askHealth(ctx context.Context, address string) error {
 		return fmt.Errorf("healthcheck: %s: %w", address, err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("healthcheck: %s: answered %s", address, resp.Status)
+	if resp.StatusCode == http.StatusOK {
+		return nil
 	}
-	return nil
+	const most = 200                                      // the reason is one short line
+	why, _ := io.ReadAll(io.LimitReader(resp.Body, most)) // as far as it came
+	if len(why) > 0 {
+		return fmt.Errorf("healthcheck: %s: answered %s: %s", address, resp.Status, oneLine(strings.TrimSpace(string(why))))
+	}
+	return fmt.Errorf("healthcheck: %s: answered %s", address, resp.Status)
 }
 
 // reachable returns the address at which something that listens on addr is

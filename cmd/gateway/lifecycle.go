@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // part is something that runs as long as the node does. It returns nil when its
@@ -75,4 +77,24 @@ func untilSignal() (ctx context.Context, stop func()) {
 		os.Exit(exitFailed)
 	}()
 	return ctx, func() { signal.Stop(signals); cancel() }
+}
+
+// exitSlack is what is kept of the drain timeout for the end of the process itself, and
+// exitShare the part of a short one.
+const (
+	exitSlack = 250 * time.Millisecond
+	exitShare = 40
+)
+
+// exitInTime ends the process when it has been stopping for the drain timeout: the one
+// deadline that all steps of an end share. Each has bounds of its own, but what waits for
+// Redis cannot be called back, and together they may take longer. What was not written
+// by then ends with the lease, as if the node had died. What it returns is for a node
+// that ended before ctx did.
+func exitInTime(ctx context.Context, timeout time.Duration, logger *slog.Logger) (ended func() bool) {
+	return context.AfterFunc(ctx, func() {
+		time.Sleep(timeout - min(exitSlack, timeout/exitShare))
+		logger.Warn("not everything ended by drain_timeout, cut off", "drain_timeout", timeout)
+		os.Exit(exitOK)
+	})
 }

@@ -212,9 +212,38 @@ func wantMistakes(t *testing.T, env, args []string, want ...string) {
 	}
 }
 
+// TestVariablesOfServicesAreIgnored: those that Kubernetes sets for Services named
+// gateway, gateway-admin and gateway-redis, as a release of the chart has them; and no
+// setting is among them (finding U3).
 func TestVariablesOfServicesAreIgnored(t *testing.T) {
-	mustLoad(t, append(enough, "GATEWAY_PORT=tcp://10.0.0.1:80", "GATEWAY_PORT_80_TCP_ADDR=10.0.0.1",
-		"GATEWAY_SERVICE_HOST=10.0.0.1", "GATEWAYX=1", "OTHER=1"), nil)
+	env := append(enough[:len(enough):len(enough)], "GATEWAYX=1", "OTHER=1")
+	for _, service := range []string{"GATEWAY", "GATEWAY_ADMIN", "GATEWAY_REDIS"} {
+		for _, name := range []string{"_SERVICE_HOST", "_SERVICE_PORT", "_SERVICE_PORT_HTTP", "_PORT",
+			"_PORT_80_TCP", "_PORT_80_TCP_PROTO", "_PORT_80_TCP_PORT", "_PORT_80_TCP_ADDR"} {
+			env = append(env, service+name+"=tcp://10.0.0.1:80")
+		}
+	}
+	cfg := mustLoad(t, env, nil)
+	for _, s := range settingsOf(reflect.ValueOf(cfg).Elem(), "") {
+		if isServiceVariable(s.env()) {
+			t.Errorf("%s could be a variable of a Service", s.env())
+		}
+	}
+	wantMistakes(t, append(env, "GATEWAY_SERVICE=x", "GATEWAY_PORTS=x"), nil,
+		"GATEWAY_SERVICE: unknown setting", "GATEWAY_PORTS: unknown setting")
+}
+
+// TestPasswordsOfRedisAreNoFlags: they may be in the file and in the environment
+// (finding L3).
+func TestPasswordsOfRedisAreNoFlags(t *testing.T) {
+	for _, url := range []string{"redis://:hunter2@h", "redis://u:hunter2@h", "redis://h?password=hunter2",
+		"redis+sentinel://h/m?sentinel_password=hunter2", "redis+cluster://u:hunter2@h"} {
+		wantMistakes(t, enough, []string{"--redis=" + url}, "--redis: a password is not for a flag, "+
+			"which every user of a host can read; set GATEWAY_REDIS, or redis in the YAML file")
+		mustLoad(t, []string{enough[1], "GATEWAY_REDIS=" + url}, nil)
+		mustLoad(t, enough[1:], []string{"--config", writeFile(t, "redis: "+url+"\n")})
+	}
+	mustLoad(t, enough, []string{"--redis=redis://user@h"})
 }
 
 func TestDevelopmentModeIsAChangeOfDefaults(t *testing.T) {

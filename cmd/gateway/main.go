@@ -66,7 +66,7 @@ func run(p process) int {
 	switch {
 	case name == "help":
 		name, p.args = "serve", []string{"--help"}
-	case name == "serve" && slices.Equal(p.args, []string{"--version"}):
+	case name == "serve" && len(p.args) == 1 && slices.Contains([]string{"-v", "-version", "--version"}, p.args[0]):
 		name, p.args = "version", nil
 	}
 	var names []string

@@ -9,8 +9,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/redis/go-redis/v9"
-	"go.opentelemetry.io/otel/trace"
 
 	"wssgateway/broker"
 	"wssgateway/gateway"
@@ -19,17 +17,25 @@ import (
 
 // node is the parts of one gateway process, put together and not yet running.
 type node struct {
+	store    *store
+	redis    *redisWatch
 	broker   *broker.Broker
 	sessions *session.Registry
 	gateway  *gateway.Gateway
+	traces   func(context.Context) error // runs until the last are to be sent
 	build    build
 	log      *slog.Logger
 }
 
-func newNode(cfg *config, rdb redis.UniversalClient, tracer trace.Tracer, logger *slog.Logger) (*node, error) {
+func newNode(cfg *config, s *store, logger *slog.Logger) (*node, error) {
 	b := buildInfo()
-	registry := newRegistry(b)
-	n := &node{build: b, log: logger}
+	registry, rdb := newRegistry(b), s.client
+	tracer, traces, err := startTracing(cfg, b, logger)
+	if err != nil {
+		return nil, err
+	}
+	n := &node{store: s, traces: traces, build: b, log: logger}
+	n.redis = newRedisWatch(s, func() error { return n.gateway.Ready() }, logger)
 	n.broker = broker.New(rdb, broker.Config{
 		Prefix:     cfg.Prefix,
 		Node:       fmt.Sprintf("%s.%d", cfg.NodeName, time.Now().UnixMilli()), // a name may come back
@@ -58,7 +64,6 @@ func newNode(cfg *config, rdb redis.UniversalClient, tracer trace.Tracer, logger
 	if cfg.Dev {
 		console = newConsole(cfg)
 	}
-	var err error
 	n.gateway, err = gateway.New(cfg.Config, gateway.Deps{
 		Broker:   n.broker,
 		Sessions: n.sessions,
@@ -66,17 +71,20 @@ func newNode(cfg *config, rdb redis.UniversalClient, tracer trace.Tracer, logger
 		Registry: registry,
 		Console:  console,
 		Tracer:   tracer,
+		Trouble:  n.redis.trouble,
 	})
 	return n, err
 }
 
-// run serves until ctx is done and the connections have drained.
+// run serves until ctx is done and the connections have drained. Nothing but the watch
+// asks anything of a Redis that has never answered: one voice tells about it.
 func (n *node) run(ctx context.Context, on *listeners) error {
 	n.log.Info("node started", "version", n.build.version, "commit", n.build.commit,
 		"listen", on.public.Addr().String(), "admin_listen", on.admin.Addr().String())
 	serve := func(ctx context.Context) error { return n.gateway.Serve(ctx, on.public, on.admin) }
-	return runParts(ctx, part{"gateway", serve},
-		part{"broker", n.broker.Run}, part{"session", n.sessions.Run}, part{"memory", trimMemory})
+	return runParts(ctx, part{"gateway", serve}, part{"redis", n.redis.run},
+		part{"broker", n.redis.then(n.broker.Run)}, part{"session", n.redis.then(n.sessions.Run)},
+		part{"traces", n.traces}, part{"memory", trimMemory})
 }
 
 // newRegistry returns a registry with what every Go process tells of itself.

@@ -28,7 +28,11 @@ type otlpExporter struct {
 const exportTimeout = 10 * time.Second
 
 func newOTLPExporter(url string, headers http.Header) *otlpExporter {
-	return &otlpExporter{url, headers, &http.Client{Timeout: exportTimeout}}
+	return &otlpExporter{url, headers, &http.Client{
+		Timeout: exportTimeout,
+		// Headers may be secrets, and are for the collector alone.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 }
 
 // ExportSpans implements sdk.SpanExporter.

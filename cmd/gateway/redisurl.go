@@ -61,6 +61,13 @@ func parseRedis(text string) (*redis.UniversalOptions, error) {
 	return o, u.target(o)
 }
 
+// hasPassword says whether a Redis URL brings a password. What is no such URL is refused
+// elsewhere.
+func hasPassword(text string) bool {
+	o, err := parseRedis(text)
+	return err == nil && o.Password+o.SentinelPassword != ""
+}
+
 // splitRedisURL cuts scheme://user@hosts/path?query at the places where the
 // delimiters stand.
 func splitRedisURL(text string) (redisURL, error) {

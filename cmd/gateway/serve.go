@@ -1,13 +1,14 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"strings"
+	"syscall"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
@@ -22,16 +23,26 @@ func serve(p process) int {
 	cfg, err := loadValid(p.env, p.args)
 	if err != nil {
 		p.complain(err)
+		if len(p.args) == 0 {
+			p.complain(errors.New("to try it out, without any configuration: gateway serve --dev"))
+		}
 		return exitUsage
 	}
 	bound, err := bind(cfg)
 	if err != nil {
 		p.complain(err)
-		return exitFailed
+		return exitUsage
 	}
 	defer bound.close()
 	logger := newLogger(p.stderr, cfg)
-	if err := runNode(ctx, cfg, bound, p.stdout, logger); err != nil {
+	defer exitInTime(ctx, cfg.DrainTimeout, logger)()
+	n, err := buildNode(cfg, bound, p.stdout, logger)
+	if err != nil {
+		p.complain(err)
+		return exitUsage
+	}
+	defer n.store.close()
+	if err := n.run(ctx, bound); err != nil {
 		logger.Error("node failed", "error", err)
 		return exitFailed
 	}
@@ -39,29 +50,23 @@ func serve(p process) int {
 	return exitOK
 }
 
-// runNode builds a node on Redis, runs it, and undoes both in reverse order.
-func runNode(ctx context.Context, cfg *config, bound *listeners, stdout io.Writer, logger *slog.Logger) error {
+// buildNode builds a node on Redis, which need not be there yet, and in development
+// mode says what there is to try.
+func buildNode(cfg *config, bound *listeners, stdout io.Writer, logger *slog.Logger) (*node, error) {
 	redis.SetLogger(redisLogger{logger})
 	s, err := openStore(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer s.close()
-	tracer, stopTracing, err := startTracing(cfg, buildInfo(), logger)
+	n, err := newNode(cfg, s, logger)
+	if err == nil && cfg.Dev {
+		err = greet(stdout, cfg, bound, s.embedded)
+	}
 	if err != nil {
-		return err
+		s.close()
+		return nil, err
 	}
-	defer stopTracing()
-	n, err := newNode(cfg, s.client, tracer, logger)
-	if err != nil {
-		return err
-	}
-	if cfg.Dev {
-		if err := greet(stdout, cfg, bound, s.embedded); err != nil {
-			return err
-		}
-	}
-	return n.run(ctx, bound)
+	return n, nil
 }
 
 // listeners are the two addresses of a node.
@@ -102,12 +107,26 @@ func listen(cfg *config, path, addr string) (net.Listener, error) {
 	if !ok {
 		name = path
 	}
-	return nil, fmt.Errorf("%s: cannot listen on %s: %w", name, addr, err)
+	return nil, fmt.Errorf("%s: cannot listen on %s: %w%s", name, addr, err, remedy(err))
+}
+
+// remedy says what can be done about an address that cannot be listened on.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return ": another process has it, perhaps a gateway; stop that one or choose another address"
+	case errors.Is(err, syscall.EACCES):
+		return ": ports below 1024 need a privilege (CAP_NET_BIND_SERVICE); choose another one"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return ": this host does not have that address; :PORT is all of them"
+	}
+	return ""
 }
 
 // store is the Redis that a node works on.
 type store struct {
 	client   redis.UniversalClient
+	address  string               // where it is, and nothing else of the URL
 	embedded *miniredis.Miniredis // nil unless it is this process's own
 }
 
@@ -127,7 +146,7 @@ func openStore(cfg *config) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	s.client = newRedis(options)
+	s.client, s.address = newRedis(options), strings.Join(options.Addrs, ",")
 	return s, nil
 }
 

@@ -17,11 +17,10 @@ func (l *loader) environment(env []string) []assignment {
 	var given []assignment
 	for _, variable := range slices.Sorted(slices.Values(env)) {
 		name, text, _ := strings.Cut(variable, "=")
-		if !strings.HasPrefix(name, envPrefix) || isServiceVariable(name) {
-			continue
-		}
 		s, ok := known[name]
 		switch {
+		case !strings.HasPrefix(name, envPrefix):
+		case !ok && isServiceVariable(name):
 		case !ok:
 			l.mistake(name, "unknown setting%s", suggest(envPrefix, name, names))
 		case s.fileOnly():
@@ -33,12 +32,12 @@ func (l *loader) environment(env []string) []assignment {
 	return given
 }
 
-// isServiceVariable says whether Kubernetes sets the variable in every pod of a
-// namespace that has a Service named gateway.
+// isServiceVariable says whether Kubernetes sets a variable of such a name in every pod
+// of a namespace, for a Service named gateway, or gateway-admin, or gateway-redis.
+// A setting of the same name would be a setting.
 func isServiceVariable(name string) bool {
-	return name == "GATEWAY_PORT" ||
-		strings.HasPrefix(name, "GATEWAY_PORT_") ||
-		strings.HasPrefix(name, "GATEWAY_SERVICE_")
+	return strings.HasSuffix(name, "_PORT") || strings.Contains(name, "_PORT_") ||
+		strings.HasSuffix(name, "_SERVICE_HOST") // _SERVICE_PORT is among the others
 }
 
 // flags collects what the arguments set. It is not package flag, which stops at
@@ -65,6 +64,8 @@ func (l *loader) flags(args []string) []assignment {
 		}
 		if ok && !hasText {
 			l.mistake(name, "needs a value")
+		} else if ok && s.path == "redis" && hasPassword(text) {
+			l.mistake(name, "a password is not for a flag, which every user of a host can read; set %s, or %s in the YAML file", s.env(), s.path)
 		} else if ok {
 			given = addFlag(given, assignment{s, name, text})
 		}

@@ -56,11 +56,11 @@ func (c tracingConfig) headers() (http.Header, error) {
 // tracingTimeout is what sending the last traces may take when a node stops.
 const tracingTimeout = 2 * time.Second
 
-// startTracing returns a tracer whose spans go to the collector until stop, which
-// sends what is left. Without a collector the tracer is nil.
-func startTracing(cfg *config, b build, logger *slog.Logger) (tracer trace.Tracer, stop func(), err error) {
+// startTracing returns a tracer, whose spans go to the collector, and what runs until
+// the last are to be sent, and sends them. Without a collector the tracer is nil.
+func startTracing(cfg *config, b build, logger *slog.Logger) (tracer trace.Tracer, run func(context.Context) error, err error) {
 	if cfg.Tracing.Endpoint == "" {
-		return nil, func() {}, nil
+		return nil, idle, nil
 	}
 	ctx := context.Background()
 	address, err := url.JoinPath(cfg.Tracing.Endpoint, "v1", "traces")
@@ -81,14 +81,22 @@ func startTracing(cfg *config, b build, logger *slog.Logger) (tracer trace.Trace
 	otel.SetErrorHandler(newTracingErrors(logger))
 	provider := sdk.NewTracerProvider(sdk.WithBatcher(newOTLPExporter(address, headers)), sdk.WithResource(about),
 		sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(cfg.Tracing.Sample))))
-	stop = func() {
-		ctx, cancel := context.WithTimeout(context.Background(), tracingTimeout)
+	run = func(ctx context.Context) error {
+		<-ctx.Done()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tracingTimeout)
 		defer cancel()
 		if err := provider.Shutdown(ctx); err != nil {
 			logger.Warn("traces not sent", "error", err)
 		}
+		return nil
 	}
-	return provider.Tracer("wssgateway"), stop, nil
+	return provider.Tracer("wssgateway"), run, nil
+}
+
+// idle does nothing until it is to end.
+func idle(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
 }
 
 // tracingErrors logs what goes wrong with traces, once a minute: a collector that

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
 	"wssgateway/client"
 	"wssgateway/examples/lab"
 )
@@ -195,5 +197,25 @@ func TestACollectorThatIsAwayHarmsNobody(t *testing.T) {
 	}
 	if err := node.Wait(); err != nil {
 		t.Errorf("the node did not stop well: %v", err)
+	}
+}
+
+// TestRedirectsOfACollectorAreNotFollowed: the headers may hold secrets of any name
+// (finding L9).
+func TestRedirectsOfACollectorAreNotFollowed(t *testing.T) {
+	followed := make(chan *http.Request, 1)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { followed <- r }))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	defer server.Close()
+	exporter := newOTLPExporter(server.URL, http.Header{"X-Api-Key": {"secret"}})
+	err := exporter.ExportSpans(t.Context(), tracetest.SpanStubs{{Name: "publish"}}.Snapshots())
+	if err == nil || !strings.Contains(err.Error(), "1 spans dropped: 307") {
+		t.Errorf("error %v", err)
+	}
+	select {
+	case r := <-followed:
+		t.Errorf("followed, with %v", r.Header)
+	default:
 	}
 }

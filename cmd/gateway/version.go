@@ -56,5 +56,5 @@ func printVersion(p process) int {
 }
 
 func versionUsage(w io.Writer) {
-	fmt.Fprint(w, "Usage: gateway version\n\nPrints the version, the commit and the Go version.\n")
+	fmt.Fprint(w, "Usage: gateway version\n\nPrints the version, the commit and the Go version. So do gateway -v and gateway --version.\n")
 }

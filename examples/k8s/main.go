@@ -32,6 +32,8 @@ const (
 	benchImage  = "gateway-bench:" + gatewayTag
 	secret      = "the secret of the lab, long enough for HS256"
 	apiKey      = "the key of the lab, long enough"
+	// redisPassword is known, as another release uses the same Redis.
+	redisPassword = "lab"
 )
 
 func main() {
@@ -158,6 +160,7 @@ auth: {jwtSecret: %q, apiKey: %q}
 redis:
   trial:
     enabled: true
+    password: ` + redisPassword + `
     image: %s
     nodeSelector: {kubernetes.io/hostname: %s}
 config:

@@ -138,7 +138,7 @@ func (w *world) goLive(ctx context.Context, to string) error {
 // Service, and takes the first one's pods away; and then back again.
 func (w *world) blueGreen(ctx context.Context) error {
 	green := command(ctx, "helm", "install", "green", chart, "-f", w.values, "--wait", "--timeout", "120s", "--set", "fullnameOverride=green",
-		"--set", "redis.trial.enabled=false,redis.url=redis://"+release+"-redis:6379,ingress.enabled=false")
+		"--set", "redis.trial.enabled=false,redis.url=redis://:"+redisPassword+"@"+release+"-redis:6379,ingress.enabled=false")
 	scale := func(name, n string) error {
 		return errors.Join(kubectl(ctx, "scale", "deployment/"+name, "--replicas="+n).run(),
 			kubectl(ctx, "rollout", "status", "deployment/"+name, "--timeout=120s").run(),

@@ -119,6 +119,9 @@ func run(ctx context.Context, p *proxy, clients int) (err error) {
 		return err
 	}
 	fmt.Printf("\n%s (%s): %d clients through wss://%s, two gateways\n", p.name, p.version, clients, p.address)
+	if err := w.edge(ctx); err != nil {
+		return err
+	}
 	for _, s := range w.steps() {
 		f, doing := w.under(ctx, s.do)
 		fmt.Printf("  %-22s %s\n", s.name, f)

@@ -117,7 +117,36 @@ floats, and would write a million as 1e+06. */}}
 {{- if not .Values.redis.existingSecret -}}
 {{- $_ := set $secrets .Values.redis.existingSecretKey (include "gateway.redisURL" .) -}}
 {{- end -}}
+{{- if .Values.redis.trial.enabled -}}
+{{- $_ := set $secrets "trial-redis-password" (include "gateway.trialPassword" .) -}}
+{{- end -}}
 {{- with $secrets -}}{{- toYaml . -}}{{- end -}}
+{{- end -}}
+
+{{/* What pods read of it at their start, in a form that changes with it. Whoever may
+read pods may not read Secrets: so the names of the release are in it, that the same
+secret elsewhere looks otherwise, and it is too short to test guesses against. */}}
+{{- define "gateway.secretsChecksum" -}}
+{{- with include "gateway.secrets" . -}}
+{{- printf "%s/%s\n%s" $.Release.Namespace (include "gateway.fullname" $) . | sha256sum | trunc 8 -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The password of the trial Redis. What is drawn at random is kept for the rest of the
+rendering, and is in the Secret for the next. */}}
+{{- define "gateway.trialPassword" -}}
+{{- $trial := .Values.redis.trial -}}
+{{- if not $trial.password -}}
+{{- $there := lookup "v1" "Secret" .Release.Namespace (include "gateway.fullname" .) -}}
+{{- if .Values.auth.jwtSecret -}}
+{{- $_ := set $trial "password" (printf "trial redis\n%s/%s\n%s" .Release.Namespace (include "gateway.fullname" .) .Values.auth.jwtSecret | sha256sum) -}}
+{{- else if dig "data" "trial-redis-password" "" $there -}}
+{{- $_ := set $trial "password" (index $there.data "trial-redis-password" | b64dec) -}}
+{{- else -}}
+{{- $_ := set $trial "password" (randAlphaNum 32) -}}
+{{- end -}}
+{{- end -}}
+{{- $trial.password -}}
 {{- end -}}
 
 {{- define "gateway.authSecret" -}}
@@ -128,7 +157,7 @@ floats, and would write a million as 1e+06. */}}
 {{- end -}}
 {{- define "gateway.redisURL" -}}
 {{- if .Values.redis.trial.enabled -}}
-redis://{{ include "gateway.fullname" . }}-redis:6379
+redis://:{{ include "gateway.trialPassword" . }}@{{ include "gateway.fullname" . }}-redis:6379
 {{- else -}}
 {{- .Values.redis.url -}}
 {{- end -}}

@@ -10,6 +10,10 @@
 {{- $wrong = append $wrong "auth: the gateway needs the secret that client tokens are signed with: set auth.jwtSecret, or auth.existingSecret" -}}
 {{- end -}}
 
+{{- if and (eq (toString $v.config.pprof) "true") (not $v.networkPolicy.enabled) -}}
+{{- $wrong = append $wrong "config.pprof: shows the memory of the process to every pod that reaches the admin port; set networkPolicy.enabled, and adminFrom" -}}
+{{- end -}}
+
 {{- $redis := 0 -}}
 {{- range list $v.redis.url $v.redis.existingSecret $v.redis.trial.enabled -}}{{- if . -}}{{- $redis = add1 $redis -}}{{- end -}}{{- end -}}
 {{- if eq (int $redis) 0 -}}
@@ -23,7 +27,7 @@
 {{- $wrong = append $wrong (printf "config.%s: does not belong there; set %s" $key $where) -}}
 {{- end -}}
 {{- end -}}
-{{- $own := dict "GATEWAY_REDIS" "redis.url or redis.existingSecret" "GATEWAY_JWT_SECRET" "auth.jwtSecret or auth.existingSecret" "GATEWAY_API_KEY" "auth.apiKey or auth.existingSecret" "GATEWAY_NODE_NAME" "nothing: a node is named after its pod" "GOMEMLIMIT" "goMemoryPercent" "GATEWAY_LISTEN" "ports.http" "GATEWAY_ADMIN_LISTEN" "ports.admin" "GATEWAY_CONFIG" "config" "GATEWAY_DRAIN_TIMEOUT" "config.drain_timeout, from which the grace period follows" -}}
+{{- $own := dict "GATEWAY_REDIS" "redis.url or redis.existingSecret" "GATEWAY_JWT_SECRET" "auth.jwtSecret or auth.existingSecret" "GATEWAY_API_KEY" "auth.apiKey or auth.existingSecret" "GATEWAY_NODE_NAME" "nothing: a node is named after its pod" "GOMEMLIMIT" "goMemoryPercent" "GATEWAY_LISTEN" "ports.http" "GATEWAY_ADMIN_LISTEN" "ports.admin" "GATEWAY_CONFIG" "config" "GATEWAY_PPROF" "config.pprof" "GATEWAY_DRAIN_TIMEOUT" "config.drain_timeout, from which the grace period follows" -}}
 {{- range $v.extraEnv -}}
 {{- with get $own .name -}}
 {{- $wrong = append $wrong (printf "extraEnv: the chart sets the variable itself; set %s" .) -}}
