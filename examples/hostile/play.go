@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +39,7 @@ func (w *world) play(ctx context.Context) (err error) {
 	defer wg.Wait()
 	defer end(nil)
 	wg.Go(func() { guard(ctx, w.node, end) })
+	wg.Go(func() { w.noise.listen(ctx, w.processes) })
 	wg.Go(func() {
 		if err := w.backend.run(ctx); err != nil {
 			end(err)
@@ -113,6 +115,7 @@ func (w *world) phase(ctx context.Context, name string, t attack.Target, d time.
 		return err
 	}
 	defer func() { w.phases = append(w.phases, p) }()
+	w.attackers.Store(int64(p.helper.cmd.Process.Pid))
 	if err := lab.Pause(ctx, d); err != nil {
 		return err
 	}
@@ -130,6 +133,11 @@ func (w *world) phase(ctx context.Context, name string, t attack.Target, d time.
 	p.heap = ended.metrics.mebibytes("go_memstats_heap_inuse_bytes")
 	p.ended = disconnects(began.metrics, ended.metrics)
 	return nil
+}
+
+// processes returns the processes of the run.
+func (w *world) processes() []int {
+	return []int{os.Getpid(), w.node.PID(), w.lab.Redis.PID(), w.sink.cmd.Process.Pid, int(w.attackers.Load())}
 }
 
 // measured is how things stand at a moment.

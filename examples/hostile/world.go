@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"wssgateway/examples/hostile/attack"
@@ -26,6 +27,9 @@ type world struct {
 	witness  *witness
 	members  []*member
 	ledger   ledger
+	noise    noise
+
+	attackers atomic.Int64 // their process
 
 	phases  []phase
 	before  int64         // bytes that the gateway had when it was quiet

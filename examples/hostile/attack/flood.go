@@ -9,7 +9,7 @@ import (
 func floods() []Attack {
 	const small = 6 // bytes of an empty frame
 	return []Attack{{
-		Name:      "pings, unread pongs",
+		Name:      "unread pongs",
 		About:     "4 peers without token, a window of 2 KiB, 500,000 pings/s in all; none reads",
 		PerSecond: 100,
 		Wants:     []string{"closed 1008|cut"},
