@@ -8,11 +8,11 @@ import (
 func limits() []Attack {
 	return []Attack{{
 		Name:      "too many requests",
-		About:     "1 user, 2,000/s",
+		About:     "1 user, 2,000/s, some 350 at a time",
 		PerSecond: 50,
 		Wants:     []string{"error rate_limited", "closed 4029"},
 		run: func(ctx context.Context, f *front) {
-			f.ask(ctx, asking{user: "mallory-hurries", perSecond: 2000, request: func(int64) string { return `{"type":"ping","ref":1}` }})
+			f.flood(ctx, flood{peers: 1, perSecond: 2000, unit: message(`{"type":"ping","ref":1}`), reads: true, way: way{user: "mallory-hurries"}})
 		},
 	}, {
 		Name:      "too many connections",
