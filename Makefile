@@ -42,9 +42,9 @@ story: deps ## two gateways and a Redis, one gateway killed: what becomes of the
 e2e: deps ## roll three gateways under load, kill them, restart Redis: what becomes of the messages (5 minutes)
 	go run ./examples/e2e
 
-hostile: deps ## 50 good clients beside attackers of every kind; then once more with one defence less, which must fail (2 minutes)
+hostile: deps ## 50 good clients beside attackers of every kind; then with a defence less, which must fail (2 minutes)
 	go run ./examples/hostile $(ARGS)
-	go run ./examples/hostile -control -seconds 12 $(ARGS)
+	go run ./examples/hostile -control
 
 proxies: deps ## nginx and HAProxy in front of two gateways, reloaded and restarted (2 minutes)
 	@.ci/deps nginx haproxy

@@ -10,9 +10,6 @@ import (
 	"wssgateway/examples/lab"
 )
 
-// latencyName is the name of the figure that has the machine's part in it.
-const latencyName = "p99"
-
 // slower is by how much the latency may grow under attack.
 const slower = 3
 
@@ -124,7 +121,7 @@ func (w *world) latency() lab.Figure {
 func compare(quiet, attacked []time.Duration) lab.Figure {
 	const unit = 10 * time.Microsecond
 	limit, p99 := slower*lab.Percentile(quiet, 99), lab.Percentile(attacked, 99)
-	return lab.Figure{Name: latencyName, Value: fmt.Sprintf("%v under attack (p50 %v, longest %v), %v quiet (p50 %v, longest %v)",
+	return lab.Figure{Name: "p99", Value: fmt.Sprintf("%v under attack (p50 %v, longest %v), %v quiet (p50 %v, longest %v)",
 		p99.Round(unit), lab.Percentile(attacked, 50).Round(unit), lab.Percentile(attacked, 100).Round(unit),
 		lab.Percentile(quiet, 99).Round(unit), lab.Percentile(quiet, 50).Round(unit), lab.Percentile(quiet, 100).Round(unit)),
 		Limit: limit.Round(unit).String(), OK: p99 <= limit && len(attacked) > 0}

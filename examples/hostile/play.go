@@ -200,7 +200,7 @@ func (w *world) calmDown(ctx context.Context) (err error) {
 			return err
 		}
 		w.back = time.Since(began)
-		if w.after <= w.before+giveBack || w.back > w.scenario.calm {
+		if w.after <= w.before+giveBack || w.back > calm {
 			return nil
 		}
 		if err := lab.Pause(ctx, 100*time.Millisecond); err != nil {

@@ -47,9 +47,6 @@ classes:
   big: {history: {size: %d}}
 `
 
-// controlTag builds a gateway with one defence less.
-const controlTag = "hostilecontrol"
-
 func newWorld(ctx context.Context, s scenario) (*world, error) {
 	w := &world{scenario: s}
 	w.ledger.acked = make(map[string][]int)
@@ -57,8 +54,8 @@ func newWorld(ctx context.Context, s scenario) (*world, error) {
 	if w.lab, err = lab.New(ctx, fmt.Sprintf(configuration, attack.BigMessages), "--save", "", "--appendonly", "no"); err != nil {
 		return w, err
 	}
-	if s.control {
-		if _, err := w.lab.Build(ctx, "wssgateway/cmd/gateway", "-tags", controlTag); err != nil {
+	if s.control != nil {
+		if err := s.control.build(ctx, w.lab); err != nil {
 			return w, err
 		}
 	}

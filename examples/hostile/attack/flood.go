@@ -12,7 +12,7 @@ func floods() []Attack {
 		Name:      "unread pongs",
 		About:     "4 peers without token, a window of 2 KiB, 500,000 pings/s in all; none reads",
 		PerSecond: 100,
-		Wants:     []string{"closed 1008|cut"},
+		Wants:     []string{"closed 1008"},
 		run: func(ctx context.Context, f *front) {
 			f.flood(ctx, flood{peers: 4, perSecond: 500_000, unit: frame(fin|ping, nil), way: way{window: smallWindow}})
 		},
@@ -20,7 +20,7 @@ func floods() []Attack {
 		Name:      "pings",
 		About:     "2 peers without token, 250,000 pings/s in all; they read",
 		PerSecond: 100,
-		Wants:     []string{"closed 1008|cut"},
+		Wants:     []string{"closed 1008"},
 		run: func(ctx context.Context, f *front) {
 			f.flood(ctx, flood{peers: 2, perSecond: 250_000, unit: frame(fin|ping, nil), reads: true})
 		},
@@ -36,7 +36,7 @@ func floods() []Attack {
 		Name:      "empty fragments",
 		About:     "2 peers without token, 500,000 fragments/s in all, of messages that never end",
 		PerSecond: 100,
-		Wants:     []string{"closed 1008|cut"},
+		Wants:     []string{"closed 1008"},
 		run: func(ctx context.Context, f *front) {
 			f.flood(ctx, flood{peers: 2, perSecond: 3_000_000 / small, first: frame(text, []byte("{")), unit: frame(continuation, nil), reads: true})
 		},
@@ -44,7 +44,7 @@ func floods() []Attack {
 		Name:      "fragments of a byte",
 		About:     "2 peers, one with a token, 100,000 fragments/s in all",
 		PerSecond: 100,
-		Wants:     []string{"closed 1008|cut"},
+		Wants:     []string{"closed 1008"},
 		run: func(ctx context.Context, f *front) {
 			each(2, func(i int) {
 				f.flood(ctx, flood{peers: 1, perSecond: 50_000, first: frame(text, []byte("{")), unit: frame(continuation, []byte(" ")),
