@@ -33,7 +33,7 @@ func (b *bare) run(ctx context.Context) error {
 	if err := b.connect(ctx); err != nil {
 		return err
 	}
-	defer b.conn.CloseNow()
+	defer func() { _ = b.conn.CloseNow() }()
 	close(b.open)
 	stop := context.AfterFunc(ctx, func() { _ = b.conn.Close(websocket.StatusNormalClosure, "") })
 	defer stop()

@@ -9,9 +9,11 @@ import (
 
 // What the attackers use, and the run provides.
 const (
-	// BigChannels is how many channels big:0, big:1, … there are, which hold as much
-	// as they may: about BigMessages messages of nearly 64 KiB each.
-	BigChannels, BigMessages = 4, 110
+	// BigChannels is how many channels big:0, big:1, … there are, each with
+	// BigMessages messages of nearly 64 KiB.
+	BigChannels = 4
+	// BigMessages is how many messages they have.
+	BigMessages = 110
 	// BusyChannels is how many channels busy:0, busy:1, … there are.
 	BusyChannels = 20
 	// Lobby is a channel with presence.

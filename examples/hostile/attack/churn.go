@@ -40,7 +40,7 @@ func (f *front) comeAndGo(ctx context.Context, i int) {
 		return
 	}
 	f.acted(1, 0)
-	p.until(reactPatience, "connected")
+	p.connected()
 	if i%3 == 0 {
 		_ = p.send(0, frame(fin|0x8, []byte{0x03, 0xe8})) // 1000
 		p.react(time.Second)

@@ -57,7 +57,7 @@ func (f *front) cut(ctx context.Context, m unfinishedMessage) {
 		return
 	}
 	defer p.close()
-	if m.user != "" && !p.until(reactPatience, "connected") {
+	if m.user != "" && !p.connected() {
 		return
 	}
 	if p.send(1, m.b) != nil {

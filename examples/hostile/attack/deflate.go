@@ -57,7 +57,7 @@ func (f *front) leaveTail(ctx context.Context, user string, t tail) {
 		return
 	}
 	defer p.close()
-	if user != "" && !p.until(reactPatience, "connected") {
+	if user != "" && !p.connected() {
 		return
 	}
 	if p.send(1, frame(t.first, t.b)) == nil {

@@ -47,7 +47,7 @@ func (f *front) oneFrame(ctx context.Context, user string, b []byte) {
 		return
 	}
 	defer p.close()
-	if user != "" && !p.until(reactPatience, "connected") {
+	if user != "" && !p.connected() {
 		return
 	}
 	if p.send(1, b) == nil {

@@ -161,17 +161,17 @@ func (p *peer) half() {
 	}
 }
 
-// until reads until the gateway sends something whose name begins so; false if the
-// connection ended or d was over before.
-func (p *peer) until(d time.Duration, reaction string) bool {
-	p.deadline(d)
+// connected reads until the gateway has answered the connect request; false if it
+// does not.
+func (p *peer) connected() bool {
+	p.deadline(reactPatience)
 	for {
 		said, err := p.read()
 		if err != nil {
 			return false
 		}
 		p.front.saw(said)
-		if strings.HasPrefix(said, reaction) {
+		if said == "connected" {
 			return true
 		}
 	}
