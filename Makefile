@@ -18,7 +18,7 @@ BASE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run test race story e2e e2e-k8s proxies lint chart chart-readme workflows vulnerabilities fuzz bench bench-floor build image scan dist cosign tidy-check
+.PHONY: help deps run test race story e2e hostile e2e-k8s proxies lint chart chart-readme workflows vulnerabilities fuzz bench bench-floor build image scan dist cosign tidy-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ story: deps ## two gateways and a Redis, one gateway killed: what becomes of the
 
 e2e: deps ## roll three gateways under load, kill them, restart Redis: what becomes of the messages (5 minutes)
 	go run ./examples/e2e
+
+hostile: deps ## 50 good clients beside attackers of every kind; then with a defence less, which must fail (2 minutes)
+	go run ./examples/hostile $(ARGS)
+	go run ./examples/hostile -control
 
 proxies: deps ## nginx and HAProxy in front of two gateways, reloaded and restarted (2 minutes)
 	@.ci/deps nginx haproxy

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"wssgateway/examples/lab"
 )
 
 // scenario is one run.
@@ -113,19 +115,8 @@ func run(ctx context.Context, s scenario) (err error) {
 }
 
 // verdict shows the figures and says whether they are as they should be.
-func (s scenario) verdict(figures []figure) error {
-	var wrong []string
-	for _, f := range figures {
-		mark := ""
-		if f.limit != "" {
-			mark = "ok, at most " + f.limit
-			if !f.ok {
-				mark = "NOT " + f.limit
-				wrong = append(wrong, f.name)
-			}
-		}
-		fmt.Printf("  %-22s %-70s %s\n", f.name, f.value, mark)
-	}
+func (s scenario) verdict(figures []lab.Figure) error {
+	wrong := lab.Show(figures)
 	switch {
 	case s.mustFail != "" && slices.Contains(wrong, s.mustFail):
 		fmt.Printf("  fails on %q, as it must\n", s.mustFail)

@@ -23,7 +23,7 @@ type member struct {
 	lostAt   time.Time // when there was no connection any more; zero: there is one
 	joined   []joined
 	gapsTold int
-	got      map[string][]got
+	got      map[string][]lab.Got
 }
 
 // joined is a connection.
@@ -32,16 +32,8 @@ type joined struct {
 	gap time.Duration // without a connection before it
 }
 
-// got is a message that came.
-type got struct {
-	n       int
-	id      string
-	latency time.Duration
-	at      time.Time
-}
-
 func newMember(w *world, i int) (*member, error) {
-	m := &member{user: fmt.Sprint("user-", i), got: make(map[string][]got)}
+	m := &member{user: fmt.Sprint("user-", i), got: make(map[string][]lab.Got)}
 	rooms := []string{w.room(i), w.room(i*7 + 1)}
 	m.channels = append([]string{wire.Inbox(m.user)}, rooms...)
 	h := client.Handler{Message: m.message, Gap: func(string, string) { m.gapsTold++ }}
@@ -87,14 +79,14 @@ func (m *member) disconnected(d client.Disconnected) {
 
 func (m *member) message(msg client.Message) {
 	now := time.Now()
-	var n note
+	var n lab.Note
 	if err := json.Unmarshal(msg.Data, &n); err != nil {
 		n.N = -1 // counts as one that nobody published
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.got[msg.Channel] = append(m.got[msg.Channel],
-		got{n.N, msg.ID, now.Sub(time.UnixMicro(n.At)), now})
+		lab.Got{N: n.N, ID: msg.ID, Latency: now.Sub(time.UnixMicro(n.At)), At: now})
 }
 
 // on reports whether the member is connected to a node.

@@ -12,12 +12,6 @@ import (
 	"wssgateway/examples/lab"
 )
 
-// note is the data of a message.
-type note struct {
-	N  int   `json:"n"`
-	At int64 `json:"at"` // microseconds since 1970, when it was published
-}
-
 // publisher is backends that publish steadily to random channels through random
 // nodes. What is not acknowledged they publish again, with the same key.
 type publisher struct {
@@ -69,7 +63,7 @@ func (p *publisher) publish(ctx context.Context, n int) {
 	channel := p.world.randomChannel()
 	for {
 		body, err := json.Marshal(map[string]any{
-			"channel": channel, "event": "note", "key": fmt.Sprint("note-", n), "data": note{n, time.Now().UnixMicro()},
+			"channel": channel, "event": "note", "key": fmt.Sprint("note-", n), "data": lab.Note{N: n, At: time.Now().UnixMicro()},
 		})
 		if err != nil {
 			panic(err) // plain fields

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -39,6 +40,7 @@ func Token(user string) (string, error) {
 type Lab struct {
 	Redis  *Redis
 	Nodes  []*Node
+	Env    []string // of nodes that start from now on, besides what all have
 	dir    string
 	binary string
 }
@@ -69,10 +71,11 @@ func New(ctx context.Context, configuration string, flags ...string) (*Lab, erro
 }
 
 // Build builds a command and returns the path of the program, which is there until
-// Close.
-func (l *Lab) Build(ctx context.Context, command string) (string, error) {
+// Close. Flags are those of go build.
+func (l *Lab) Build(ctx context.Context, command string, flags ...string) (string, error) {
 	program := filepath.Join(l.dir, path.Base(command))
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, command).CombinedOutput(); err != nil {
+	args := slices.Concat([]string{"build", "-o", program}, flags, []string{command})
+	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", command, err, out)
 	}
 	return program, nil
@@ -168,6 +171,7 @@ func (n *Node) Start() error {
 	n.cmd = exec.Command(n.lab.binary, append([]string{"serve", "--config", n.lab.config(), "--node-name", n.Name,
 		"--redis", "unix://" + n.lab.Redis.Socket(), "--listen", n.Public, "--admin-listen", n.Admin}, n.flags...)...)
 	n.cmd.Env = append(os.Environ(), "GATEWAY_JWT_SECRET="+Secret, "GATEWAY_API_KEY="+APIKey)
+	n.cmd.Env = append(n.cmd.Env, n.lab.Env...)
 	n.cmd.Stderr = log
 	return n.start()
 }
