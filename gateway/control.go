@@ -43,7 +43,7 @@ const (
 )
 
 // tell gives an order to the node that holds a session. Should it get lost, that
-// node finds out about a session that moved at its next write to the registry.
+// node finds out when it verifies what it holds (session.Registry).
 func (ctl *control) tell(ctx context.Context, op string, o session.Owner) error {
 	return ctl.give(ctx, o.Node, order{Op: op, Session: o.Session, Generation: o.Generation})
 }
@@ -91,6 +91,5 @@ func (ctl *control) Deliver(m broker.Message) {
 	}
 }
 
-// Reset implements broker.Sink. The sessions of orders that are lost are found
-// out by the registry.
-func (ctl *control) Reset(broker.ID) {}
+// Reset implements broker.Sink. What was ordered is found out by the registry.
+func (ctl *control) Reset(broker.ID) { ctl.sessions.Verify() }
