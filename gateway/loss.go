@@ -11,8 +11,15 @@ var losses = map[session.Loss]cause{
 
 // SessionLost implements session.Holder.
 func (c *conn) SessionLost(why session.Loss) {
+	if c.grant.Load() != nil { // else it was lost before it was taken over
+		c.gw.presence.lost(c)
+	}
 	c.fail(losses[why])
 }
 
 // SessionRestored implements session.Holder.
-func (c *conn) SessionRestored() {}
+func (c *conn) SessionRestored() {
+	if c.grant.Load() != nil {
+		c.gw.presence.restored(c)
+	}
+}
