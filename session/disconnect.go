@@ -41,7 +41,8 @@ func (r *Registry) Disconnect(ctx context.Context, user, sessionID, reason strin
 	if err := r.noteBefore(ctx, sessions, user, sessionID, reason); err != nil {
 		return Disconnected{}, fmt.Errorf("session: disconnect: %w", err)
 	}
-	script := newCall(disconnectScript, r.keys.user(user), sessionID, endedKept.Milliseconds(), endedMost)
+	script := newCall(disconnectScript, r.keys.user(user), sessionID, endedKept.Milliseconds(), endedMost,
+		r.unknownMayLive(sessionID))
 	if err := r.run(ctx, script); err != nil {
 		return Disconnected{}, fmt.Errorf("session: disconnect: %w", err)
 	}
@@ -55,6 +56,17 @@ func (r *Registry) Disconnect(ctx context.Context, user, sessionID, reason strin
 		r.log.Warn("telling of disconnected sessions is delayed", "user", user, "error", err)
 	}
 	return d, nil
+}
+
+// unknownMayLive returns 1 if a session may be connected that Redis does not have: on a
+// node that is away, and whose sessions are over for everybody else. Else it returns 0.
+func (r *Registry) unknownMayLive(sessionID string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if sessionID != "" && !validID(sessionID) || time.Since(r.missing) > endedKept {
+		return 0
+	}
+	return 1
 }
 
 // noteBefore notes that the connected sessions of a user are about to be over. Should

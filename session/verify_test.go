@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -334,12 +335,12 @@ func TestSessionThatFailsHoldsUpNoOther(t *testing.T) {
 func TestSessionThatCannotBeToldOfHoldsUpNoOther(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		w := &witness{}
-		var bad string
+		var bad atomic.Pointer[string]
 		a := c.startWith(session.Config{Node: "a", Gone: func(ctx context.Context, gone []session.Gone) error {
 			untold := make(session.Untold)
 			var others []session.Gone
 			for _, g := range gone {
-				if g.ID == bad {
+				if g.ID == *bad.Load() {
 					untold[g.ID] = context.DeadlineExceeded
 					continue
 				}
@@ -352,12 +353,12 @@ func TestSessionThatCannotBeToldOfHoldsUpNoOther(t *testing.T) {
 			return nil
 		}})
 		one, two := a.claim(alice("")), a.claim(alice(""))
-		bad = one.Session.ID
+		bad.Store(&one.Session.ID)
 		one.Session.Leave(time.Second, "lost")
 		two.Session.Leave(time.Second, "lost")
 		pass(30 * time.Second)
 		equalSlices(t, "told", w.ids(), []string{two.Session.ID})
-		bad = ""
+		bad.Store(new(string))
 		pass(15 * time.Second)
 		equalSlices(t, "told in the end", w.ids(), []string{two.Session.ID, one.Session.ID})
 	})

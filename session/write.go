@@ -213,7 +213,8 @@ func (r *Registry) writeCall(s *Session, lease string, timeout int64) *call {
 		restore = 0
 	}
 	return newCall(writeScript, r.keys.user(s.User), timeout, s.ID, s.Generation, s.claim,
-		rec.String(), formatChannels(s.channels, s.given), s.remaining(), restore)
+		rec.String(), formatChannels(s.channels, s.given), s.remaining(), restore,
+		s.ConnectedAt.Add(endedKept).UnixMilli())
 }
 
 // noteAbandoned prepares the notes of sessions whose claims are taken back.

@@ -1,6 +1,8 @@
 -- Ends sessions, connected or left: none can be resumed, and none is written
 -- back by a node that has not heard of it.
 --   ARGV  1 id ('' for all)   2 ms for which that is remembered   3 how many are remembered
+--         4 1 if there may be sessions that are not known here any more: of a node that
+--           is away; else 0
 -- Answers {id, generation, lease, connection, channels} of each. The connection is
 -- 1 if there is one, 2 if its node went without a word, so that there may be one,
 -- and 0 if it has gone.
@@ -31,7 +33,10 @@ for _, id in ipairs(ids) do
     redis.call('HDEL', KEYS[3], id)
   end
 end
-if #ended > 0 then
+if ARGV[4] == '1' then
+  redis.call('ZADD', KEYS[4], now + tonumber(ARGV[2]), ARGV[1] == '' and '*' or ARGV[1])
+end
+if #ended > 0 or ARGV[4] == '1' then
   redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
   redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[3]))
   redis.call('PEXPIRE', KEYS[4], ARGV[2])

@@ -2,7 +2,8 @@
 --   KEYS[1] sessions  hash: session id -> record
 --   KEYS[2] left      zset: id of a session without a connection -> ms at which its window is, or was, over
 --   KEYS[3] channels  hash: session id -> its channels
---   KEYS[4] ended     zset: id of a session that a backend has disconnected -> ms until which that is remembered
+--   KEYS[4] ended     zset: id of a session that a backend has disconnected, or '*' for all that were
+--                     claimed until then -> ms until which that is remembered
 -- A record is fields with one space between them, none of which has one inside:
 --   1 <generation> <lease> <claim> <ms of the claim> <client> <details> [<state>]
 -- The 1 is the version; a reader ignores fields after these, and leaves a

@@ -4,6 +4,8 @@
 --         2 id   3 generation   4 claim   5 record   6 channels ('' for none)
 --         7 ms left of its window, 0 if it is over, -1 if it is connected
 --         8 1 if it is to be written back should Redis not have it, else 0
+--         9 ms until which it would be remembered that all sessions were disconnected
+--           when this connection claimed it
 -- Answers 1, or 2 if Redis did not have it; if nothing was written 0 if the session
 -- is someone else's by now, -1 if it is too late, -2 if a backend has disconnected
 -- the session, and -3 if Redis does not have it.
@@ -13,7 +15,14 @@ if now > tonumber(ARGV[1]) then return -1 end
 
 trim(now)
 local s = read(id)
-if s and s.state == 'ended' or not s and redis.call('ZSCORE', KEYS[4], id) then
+
+-- forbidden reports whether a backend has disconnected a session that is not there.
+local function forbidden()
+  local all = redis.call('ZSCORE', KEYS[4], '*')
+  return redis.call('ZSCORE', KEYS[4], id) or all and tonumber(all) > tonumber(ARGV[9])
+end
+
+if s and s.state == 'ended' or not s and forbidden() then
   -- The connection has gone, and there was no other: nobody else will ask.
   if remaining >= 0 and generation == 1 then redis.call('ZREM', KEYS[4], id) end
   return -2
