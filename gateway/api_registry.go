@@ -8,7 +8,6 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"wssgateway/gateway/wire"
-	"wssgateway/session"
 )
 
 // userAnswer is the answer to a call that asks for a user.
@@ -76,39 +75,21 @@ func (g *Gateway) apiDisconnect(gc *gin.Context) {
 	gc.JSON(http.StatusOK, gin.H{"disconnected": n})
 }
 
-// disconnect ends the sessions of a user, or one of them, and returns how many
-// were connected. The nodes are told before the registry forgets the sessions,
-// so that a call that failed can be repeated.
+// disconnect ends the sessions of a user, or one of them, and returns how many had a
+// connection, or may have one on a node that is away. Once the registry has that, it
+// stands: a node that is not told finds out by itself.
 func (g *Gateway) disconnect(ctx context.Context, user, id string) (int, error) {
-	connected, err := g.sessions.User(ctx, user)
-	if err != nil {
-		return 0, err
-	}
-	told := make(map[session.Owner]bool)
-	tell := func(o session.Owner) error {
-		if told[o] {
-			return nil
-		}
-		told[o] = true
-		return g.control.tell(ctx, opDisconnect, o)
-	}
-	for _, s := range connected {
-		if id == "" || id == s.ID {
-			if err := tell(s.Owner); err != nil {
-				return 0, err
-			}
-		}
-	}
 	ended, err := g.sessions.Disconnect(ctx, user, id, causeDisconnected.Label)
 	if err != nil {
 		return 0, err
 	}
-	for _, o := range ended { // those that have moved meanwhile
-		if err := tell(o); err != nil {
-			return 0, err
+	for _, o := range ended.Owners {
+		if err := g.control.tell(ctx, opDisconnect, o); err != nil {
+			g.log.Warn("telling a node to close a connection failed, it will find out",
+				"node", o.Node.Name(), "session", o.Session, "error", err)
 		}
 	}
-	return len(told), nil
+	return ended.Connections, nil
 }
 
 type nodeAnswer struct {

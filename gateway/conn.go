@@ -114,9 +114,6 @@ func (c *conn) leaveSession(why cause) {
 	}
 }
 
-// SessionLost is told by the registry that another connection has the session.
-func (c *conn) SessionLost() { c.fail(causeMoved) }
-
 // timeout returns after how much silence the connection is dropped.
 func (c *conn) timeout() time.Duration {
 	kind := clientDefault

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"sync"
 	"time"
 
 	"wssgateway/broker"
@@ -20,6 +21,9 @@ type control struct {
 	// rebalance has a share of this node's connections asked to move. It must
 	// not block.
 	rebalance func(share float64)
+
+	mu    sync.Mutex
+	first broker.ID // of the orders that were delivered; guarded by mu
 }
 
 // controlRetention is for orders that a link which was away still has to get.
@@ -43,7 +47,7 @@ const (
 )
 
 // tell gives an order to the node that holds a session. Should it get lost, that
-// node finds out about a session that moved at its next write to the registry.
+// node finds out when it verifies what it holds (session.Registry).
 func (ctl *control) tell(ctx context.Context, op string, o session.Owner) error {
 	return ctl.give(ctx, o.Node, order{Op: op, Session: o.Session, Generation: o.Generation})
 }
@@ -67,13 +71,61 @@ func (ctl *control) run(ctx context.Context) {
 		if err != nil {
 			continue // only with ctx
 		}
+		ctl.catchUp(ctx, sub.Last())
 		<-ctx.Done()
 		sub.Close()
 	}
 }
 
+const (
+	controlPage  = 100             // orders read at a time
+	controlTries = 20              // to read what was stored before the subscription stood
+	controlPause = time.Second / 2 // between two of them
+)
+
+// catchUp obeys the orders that were stored before the subscription stood: the
+// channel is this life's of the node alone, so all of them are for it. Last is the
+// last order that there was, or that was delivered.
+func (ctl *control) catchUp(ctx context.Context, last broker.ID) {
+	ctl.mu.Lock()
+	end := ctl.first // what was delivered was obeyed
+	ctl.mu.Unlock()
+	at := broker.ID{}
+	for try := 1; at.Compare(last) < 0; {
+		page, err := ctl.broker.Read(ctx, controlChannel(ctl.sessions.Node()), at, controlPage)
+		switch {
+		case err == nil && len(page) == 0:
+			return
+		case err != nil && try == controlTries:
+			ctl.log.Warn("reading control messages from before the node listened failed", "error", err)
+			ctl.sessions.Verify()
+			return
+		case err != nil:
+			if try++; !sleep(ctx, controlPause) {
+				return
+			}
+		}
+		for _, m := range page {
+			if m.ID.Compare(last) > 0 || !end.IsZero() && m.ID.Compare(end) >= 0 {
+				return
+			}
+			ctl.obey(m)
+			at = m.ID
+		}
+	}
+}
+
 // Deliver implements broker.Sink.
 func (ctl *control) Deliver(m broker.Message) {
+	ctl.mu.Lock()
+	if ctl.first.IsZero() {
+		ctl.first = m.ID
+	}
+	ctl.mu.Unlock()
+	ctl.obey(m)
+}
+
+func (ctl *control) obey(m broker.Message) {
 	var o order
 	if err := json.Unmarshal([]byte(m.Payload), &o); err != nil || m.Foreign {
 		ctl.log.Warn("order not understood", "error", err)
@@ -91,6 +143,5 @@ func (ctl *control) Deliver(m broker.Message) {
 	}
 }
 
-// Reset implements broker.Sink. The sessions of orders that are lost are found
-// out by the registry.
-func (ctl *control) Reset(broker.ID) {}
+// Reset implements broker.Sink. What was ordered is found out by the registry.
+func (ctl *control) Reset(broker.ID) { ctl.sessions.Verify() }

@@ -90,7 +90,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	}
 	registerReady(deps.Registry, g.Ready)
 	g.calls = newCalls(g)
-	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
+	g.control = &control{broker: deps.Broker, sessions: deps.Sessions, log: deps.Logger, rebalance: g.rebalance}
 	g.life, g.end = context.WithCancel(context.Background())
 	var err error
 	if g.transport, err = transport.New(transport.Config{

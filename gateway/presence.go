@@ -32,6 +32,7 @@ type presence struct {
 	wanted  map[membership]wish
 	doubted map[string]struct{} // channels that members of this node may be missing from
 	stale   map[string]struct{} // channels that may have members which are over
+	entered entered
 	wishes  uint64
 }
 
@@ -131,34 +132,46 @@ func (p *presence) writeOne(ctx context.Context, m membership, w wish) error {
 	if !p.wants(m, w) {
 		return nil
 	}
+	if err := p.carryOut(ctx, m.channel, w); err != nil {
+		return err
+	}
+	p.fulfilled(m, w)
+	return nil
+}
+
+// carryOut has Redis know what is wished for.
+func (p *presence) carryOut(ctx context.Context, channel string, w wish) error {
 	s := w.session
-	if w.change == presenceJoin {
-		if !s.Connected() {
-			p.fulfilled(m, w) // whoever has it now says where it is
-			return nil
-		}
+	if w.change == presenceLeave {
+		return p.tell(ctx, presenceLeave, channel, session.Gone{ID: s.ID, User: s.User}, s.Generation)
+	}
+	if s.Connected() {
 		// The registry has to know first: should the node die, who takes its
 		// sessions away finds there what to leave.
 		if err := s.AwaitWritten(ctx); err != nil {
 			return err
 		}
 	}
-	if err := p.tell(ctx, w.change, m.channel, session.Gone{ID: s.ID, User: s.User}, s.Generation); err != nil {
-		return err
-	}
-	if w.change == presenceJoin && !s.Connected() {
-		if err := p.leaveIfOver(ctx, m.channel, s); err != nil {
+	if s.Connected() { // the write may have found that it is not ours
+		err := p.tell(ctx, presenceJoin, channel, session.Gone{ID: s.ID, User: s.User}, s.Generation)
+		if err != nil {
 			return err
 		}
+		p.haveEntered(s.ID)
 	}
-	p.fulfilled(m, w)
-	return nil
+	if s.Connected() {
+		return nil
+	}
+	return p.leaveIfGone(ctx, channel, s)
 }
 
-// leaveIfOver ends a membership of a session that may have ended while it was
-// entered: who told of its end may have come before.
-func (p *presence) leaveIfOver(ctx context.Context, channel string, s *session.Session) error {
-	alive, err := p.gw.sessions.Alive(ctx, []session.Ref{{User: s.User, ID: s.ID}})
+// leaveIfGone ends a membership of a session that has ended, or moved, while it was
+// entered, be it now or in an attempt without an answer: who told of its end, or its
+// new owner who left the channel, may have come before.
+func (p *presence) leaveIfGone(ctx context.Context, channel string, s *session.Session) error {
+	alive, err := p.gw.sessions.Alive(ctx, []session.Ref{{
+		User: s.User, ID: s.ID, Channel: channel, Generation: s.Generation,
+	}})
 	if err != nil || alive[0] {
 		return err
 	}
@@ -280,7 +293,7 @@ func (p *presence) writeAll(ctx context.Context) error {
 func (g *Gateway) Gone(ctx context.Context, gone []session.Gone) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	var failed error
+	untold := make(session.Untold)
 	for _, s := range gone {
 		for _, channel := range s.Channels {
 			if !g.cfg.class(channel).Presence {
@@ -289,12 +302,15 @@ func (g *Gateway) Gone(ctx context.Context, gone []session.Gone) error {
 			wg.Go(func() {
 				if err := g.presence.tell(ctx, presenceLeave, channel, s, broker.AnyGeneration); err != nil {
 					mu.Lock()
-					failed = err
+					untold[s.ID] = err
 					mu.Unlock()
 				}
 			})
 		}
 	}
 	wg.Wait()
-	return failed
+	if len(untold) > 0 {
+		return untold
+	}
+	return nil
 }

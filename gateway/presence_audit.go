@@ -42,6 +42,9 @@ func (p *presence) enterAgain(ctx context.Context) error {
 	if len(channels) == 0 {
 		return nil
 	}
+	// The registry may have lost sessions too; whoever does not find one there
+	// takes it for over.
+	p.gw.sessions.Verify()
 	// A node that has not done so by the end of its lease is dead.
 	time.AfterFunc(p.gw.cfg.Lease+rand.N(auditSpread), func() {
 		p.mu.Lock()
@@ -62,8 +65,76 @@ func (p *presence) enterAgain(ctx context.Context) error {
 	return p.writeAll(ctx)
 }
 
-// wish has a session enter a channel soon, unless there is a wish for it.
+// restored has a session enter its channels again, which the registry had lost:
+// others may have taken it for over.
+func (p *presence) restored(c *conn) {
+	for _, m := range c.memberships() {
+		p.wish(c.session, m.channel.name)
+	}
+	p.wakeUp()
+}
+
+// lost has the channels of a session that is not this node's any more looked at
+// if it entered one lately: that may have reached Redis after its new owner had left
+// the channel, or after it was over.
+func (p *presence) lost(c *conn) {
+	p.mu.Lock()
+	lately := p.entered.has(c.session.ID)
+	p.mu.Unlock()
+	if !lately {
+		return
+	}
+	// The registry knew each channel before the session entered it. The connection's
+	// own list has a lock that may not be taken here.
+	for _, channel := range c.session.Channels() {
+		p.wish(c.session, channel)
+	}
+	p.wakeUp()
+}
+
+// entered are the sessions that entered a channel lately: for longer than it takes
+// a node to find out that it has lost a session. What became of older ones shows
+// when the channel is audited. Guarded by presence.mu.
+type entered struct{ lately, before map[string]struct{} }
+
+// enteredKept is for how long at least a session is among them.
+const enteredKept = 30 * time.Second
+
+func (e *entered) has(session string) bool {
+	_, lately := e.lately[session]
+	_, before := e.before[session]
+	return lately || before
+}
+
+// haveEntered notes that a session has entered a channel.
+func (p *presence) haveEntered(session string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.entered.lately == nil {
+		p.entered.lately = make(map[string]struct{})
+		if p.entered.before == nil {
+			time.AfterFunc(enteredKept, p.forgetEntered)
+		}
+	}
+	p.entered.lately[session] = struct{}{}
+}
+
+// forgetEntered forgets the older half, until there is none.
+func (p *presence) forgetEntered() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.entered = entered{before: p.entered.lately}
+	if p.entered.before != nil {
+		time.AfterFunc(enteredKept, p.forgetEntered)
+	}
+}
+
+// wish has a session enter a channel soon if that has presence, unless there is a
+// wish for it. One of a session that the node has lost is looked at.
 func (p *presence) wish(s *session.Session, channel string) {
+	if !p.gw.cfg.class(channel).Presence {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := membership{s.ID, channel}
@@ -96,8 +167,9 @@ func (p *presence) sendAwayAll(ctx context.Context) (failed error) {
 	return failed
 }
 
-// sendAway ends the memberships of sessions that are over. That they are over
-// was told once; Redis has lost what came of it.
+// sendAway ends the memberships of sessions that are over, and of those that have
+// moved and are not there under their new owner. That was told once; Redis has lost
+// what came of it.
 func (p *presence) sendAway(ctx context.Context, channel string) error {
 	alone, err := p.gw.broker.Alone(ctx, presenceChannel(channel), auditEvery)
 	if err != nil || !alone {
@@ -112,7 +184,7 @@ func (p *presence) sendAway(ctx context.Context, channel string) error {
 		members = members[len(batch):]
 		refs := make([]session.Ref, len(batch))
 		for i, m := range batch {
-			refs[i] = session.Ref{User: m.User, ID: m.Session}
+			refs[i] = session.Ref{User: m.User, ID: m.Session, Channel: channel, Generation: m.Generation}
 		}
 		alive, err := p.gw.sessions.Alive(ctx, refs)
 		if err != nil {

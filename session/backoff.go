@@ -20,6 +20,22 @@ func (b *backoff) next() time.Duration {
 
 func (b *backoff) reset() { b.last = 0 }
 
+// warnEvery is how often a failure that repeats itself is logged: what is wrong may
+// have changed meanwhile.
+const warnEvery = time.Minute
+
+// warning is of something that may fail again and again.
+type warning struct{ last time.Time }
+
+// due reports whether it is to be logged now.
+func (w *warning) due() bool {
+	if !w.last.IsZero() && time.Since(w.last) < warnEvery {
+		return false
+	}
+	w.last = time.Now()
+	return true
+}
+
 // sleep reports whether d passed before ctx was done.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

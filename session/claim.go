@@ -34,7 +34,7 @@ type Claimed struct {
 	Acked string
 	// Previous is the connection on another node that had the session until
 	// now. Its node should be told (Evict there), to close it; else it learns
-	// from its next write. One on this node has been told.
+	// when it verifies what it holds. One on this node has been told.
 	Previous *Owner
 }
 
@@ -103,7 +103,7 @@ func (r *Registry) granted(a *attempt, got answer) Claimed {
 	}
 	r.discardEntries(a, s.ID)
 	if loser := r.hold(s); loser != nil {
-		loser.holder.SessionLost()
+		loser.holder.SessionLost(LossMoved)
 	}
 	claimed := Claimed{Session: s, Resumed: got.id == a.Wanted, Acked: got.acked}
 	if got.previous.Session != "" && got.previous.Node != r.node {

@@ -202,16 +202,16 @@ func TestDisconnectedSessionsAreNotResumed(t *testing.T) {
 		gone.Session.Leave(window, "test")
 		pass(time.Second)
 
-		owners, err := b.Disconnect(t.Context(), "alice", here.Session.ID, "test")
-		if err != nil || len(owners) != 1 {
-			t.Fatalf("disconnect: %v %v", owners, err)
+		d, err := b.Disconnect(t.Context(), "alice", here.Session.ID, "test")
+		if err != nil || len(d.Owners) != 1 || d.Connections != 1 {
+			t.Fatalf("disconnect: %v %v", d, err)
 		}
-		equal(t, "owner", owners[0], session.Owner{Node: a.Node(), Session: here.Session.ID, Generation: 1})
+		equal(t, "owner", d.Owners[0], session.Owner{Node: a.Node(), Session: here.Session.ID, Generation: 1})
 		here.Session.End("test")
 		equalSlices(t, "online", b.online(), []string{kept.Session.ID})
 
-		if owners, err = b.Disconnect(t.Context(), "alice", "", "test"); err != nil || len(owners) != 1 {
-			t.Fatalf("disconnect all: %v %v", owners, err)
+		if d, err = b.Disconnect(t.Context(), "alice", "", "test"); err != nil || len(d.Owners) != 1 || d.Connections != 1 {
+			t.Fatalf("disconnect all: %v %v", d, err)
 		}
 		kept.Session.End("test")
 		pass(time.Second)

@@ -1,12 +1,13 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
+	"slices"
 	"time"
 )
 
@@ -35,12 +36,14 @@ const (
 	goneMargin = writeTimeout + time.Second
 )
 
-// told is what is kept of a session until it is over.
+// told is what is kept of a session until it is over. The generation is the first of
+// the fields: lua/gone.lua reads it.
 type told struct {
-	User     string          `json:"user"`
-	Node     string          `json:"node"`
-	Reason   string          `json:"reason"`
-	Channels json.RawMessage `json:"channels,omitempty"` // as list encodes them
+	Generation uint64   `json:"generation"`
+	User       string   `json:"user"`
+	Node       string   `json:"node"`
+	Reason     string   `json:"reason"`
+	Channels   []string `json:"channels,omitempty"`
 }
 
 // tells reports whether anybody wants to know of sessions that are over.
@@ -53,23 +56,10 @@ func (r *Registry) goneCall(id string, in time.Duration, t told) *call {
 
 // goneCallOf is goneCall for a session of this node. r.mu is held.
 func (r *Registry) goneCallOf(s *Session, in time.Duration) *call {
-	return r.goneCall(s.ID, in, told{s.User, r.cfg.Node, s.reason, json.RawMessage(s.channels)})
-}
-
-// leftOutside returns the call that notes a session which leave.lua has left,
-// or nil if that was not for it to do.
-func (r *Registry) leftOutside(left *call, id, user, node string, seen leases) (*call, error) {
-	f, err := left.fields(0)
-	if err != nil || len(f) < 2 {
-		return nil, err
-	}
-	ends, err := strconv.ParseInt(f[0], 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errAnswer, err)
-	}
-	in := time.Duration(max(0, ends-seen.clock(time.Now()))) * time.Millisecond
-	channels, _ := parseChannels(f[1])
-	return r.goneCall(id, in, told{user, node, reasonNodeLost, json.RawMessage(channels)}), nil
+	return r.goneCall(s.ID, in, told{
+		Generation: s.Generation, User: s.User, Node: r.cfg.Node, Reason: s.reason,
+		Channels: r.channelsOf(s.User, s.ID, s.channels),
+	})
 }
 
 // tellGone looks for sessions that are over and tells of each once, until ctx is
@@ -88,148 +78,198 @@ func (r *Registry) tellGone(ctx context.Context) {
 		pause.Stop()
 		err := r.tellAll(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
-			r.log.Warn("sessions that are over not told of, will repeat", "error", err)
+			r.log.Warn("telling of sessions that are over failed, retrying", "error", err)
 		}
 		failing = err != nil
 	}
 }
 
-// tellAll tells of all that are over by now.
-func (r *Registry) tellAll(ctx context.Context) error {
+// tellAll tells of all that are over by now. Those that fail come up again.
+func (r *Registry) tellAll(ctx context.Context) (failed error) {
 	for {
 		n, err := r.tellBatch(ctx)
-		if err != nil || n < goneBatch {
-			return err
+		failed = cmp.Or(err, failed)
+		if n < goneBatch {
+			return failed
 		}
 	}
 }
 
+// Untold is the error of a Config.Gone that could not deal with some of the
+// sessions: why, by their ids.
+type Untold map[string]error
+
+func (u Untold) Error() string {
+	for id, err := range u {
+		return fmt.Sprintf("%d sessions could not be told of, %s among them: %v", len(u), id, err)
+	}
+	return "none"
+}
+
 // tellBatch takes some of the sessions whose time has come, finds out which are
-// over, and tells of them. It returns how many it took.
+// over, and tells of them. It returns how many it took. One that fails is looked
+// at again by whoever takes it then, and holds up no other.
 func (r *Registry) tellBatch(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, goneHold/2)
 	defer cancel()
-	take := newCall(goneTakeScript, r.keys.gone(), goneBatch, goneHold.Milliseconds())
+	take := newCall(goneTakeScript, r.keys.gone(), goneBatch, goneHold.Milliseconds(), random(8))
 	if err := r.run(ctx, take); err != nil {
 		return 0, fmt.Errorf("take sessions: %w", err)
 	}
-	f, err := take.fields(1)
-	if err != nil || len(f) == 1 {
-		return 0, err
-	}
-	ticket, f := f[0], f[1:]
-	over, settled, err := r.sort(ctx, parseGone(f))
+	f, err := take.fields(2)
 	if err != nil {
 		return 0, err
 	}
-	if err := r.tell(ctx, over); err != nil {
-		return 0, err
+	if err := r.noteAgain(ctx, f[0]); err != nil {
+		return 0, fmt.Errorf("note sessions again: %w", err)
 	}
+	if len(f) == 2 {
+		return 0, nil
+	}
+	ticket, f := f[1], f[2:]
+	over, settled, failed := r.sort(ctx, r.parseGone(f))
+	over, untold := r.tell(ctx, over)
 	for _, g := range over {
 		settled = append(settled, g.ID, 0)
 	}
-	args := append([]any{ticket}, settled...)
-	if err := r.run(ctx, newCall(goneDoneScript, r.keys.gone(), args...)); err != nil {
-		return 0, fmt.Errorf("settle sessions: %w", err)
+	if len(settled) > 0 {
+		args := append([]any{ticket}, settled...)
+		if err := r.run(ctx, newCall(goneDoneScript, r.keys.gone(), args...)); err != nil {
+			return 0, fmt.Errorf("settle sessions: %w", err)
+		}
 	}
-	return len(f) / 2, nil
+	return len(f) / 2, cmp.Or(failed, untold)
 }
 
-// parseGone parses ids and what is told of them, one after another.
-func parseGone(f []string) []Gone {
+// parseGone parses ids and what is told of them, one after another. What is not ours
+// is left alone: it comes up again, for whoever knows it.
+func (r *Registry) parseGone(f []string) []Gone {
 	var all []Gone
 	for ; len(f) >= 2; f = f[2:] {
 		var t told
-		_ = json.Unmarshal([]byte(f[1]), &t) // of what is damaged the rest is told
-		all = append(all, Gone{f[0], t.User, t.Node, t.Reason, unlist(string(t.Channels))})
+		err := json.Unmarshal([]byte(f[1]), &t)
+		if t.User == "" {
+			r.foundStrange("told", "", f[0])
+			continue
+		}
+		if err != nil { // of what is damaged the rest is told
+			r.foundStrange("told", t.User, f[0])
+		}
+		all = append(all, Gone{f[0], t.User, t.Node, t.Reason, t.Channels})
 	}
 	return all
 }
 
 // sort returns the sessions that are over. Of the others, those that have been
 // resumed need not be looked at again, and those whose window has been renewed
-// at its end: settled has them as gone_done.lua wants it.
-func (r *Registry) sort(ctx context.Context, taken []Gone) (over []Gone, settled []any, err error) {
+// at its end: settled has them as gone_done.lua wants it. Those that could not be
+// read are in neither.
+func (r *Registry) sort(ctx context.Context, taken []Gone) (over []Gone, settled []any, failed error) {
 	refs := make([]Ref, len(taken))
 	for i, g := range taken {
-		refs[i] = Ref{g.User, g.ID}
+		refs[i] = Ref{User: g.User, ID: g.ID}
 	}
-	ends, err := r.ends(ctx, refs)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read sessions: %w", err)
-	}
-	for i, g := range taken {
+	for i, e := range r.ends(ctx, refs) {
+		g := taken[i]
 		switch {
-		case ends[i] == 0:
+		case e.err != nil:
+			failed = fmt.Errorf("read session: %w", e.err)
+		case e.at == 0:
 			over = append(over, g)
-		case ends[i] < 0:
+		case e.at < 0:
 			settled = append(settled, g.ID, 0)
 		default:
-			settled = append(settled, g.ID, ends[i])
+			settled = append(settled, g.ID, e.at)
 		}
 	}
-	return over, settled, nil
+	return over, settled, failed
 }
 
-// tell tells of sessions that are over.
-func (r *Registry) tell(ctx context.Context, over []Gone) error {
-	if len(over) == 0 {
-		return nil
+// tell tells of sessions that are over, and returns those of which it has.
+func (r *Registry) tell(ctx context.Context, over []Gone) (done []Gone, failed error) {
+	if len(over) > 0 && r.cfg.Gone != nil {
+		over, failed = r.tellHandler(ctx, over)
 	}
-	if r.cfg.Gone != nil {
-		if err := r.cfg.Gone(ctx, over); err != nil {
-			return fmt.Errorf("tell: %w", err)
-		}
+	if !r.cfg.Events || len(over) == 0 {
+		r.metrics.gone.Add(float64(len(over)))
+		return over, failed
 	}
-	if r.cfg.Events {
-		calls := make([]*call, len(over))
-		for i, g := range over {
-			calls[i] = r.eventCall(eventDisconnected, g.ID, g.User, g.Node, g.Reason)
-		}
-		if err := r.run(ctx, calls...); err != nil {
-			return fmt.Errorf("write events: %w", err)
-		}
+	calls := make([]*call, len(over))
+	for i, g := range over {
+		calls[i] = r.eventCall(eventDisconnected, g.ID, g.User, g.Node, g.Reason)
 	}
-	r.metrics.gone.Add(float64(len(over)))
-	return nil
+	_ = r.run(ctx, calls...) // each call has its own error
+	for i, c := range calls {
+		if err := c.answer.Err(); err != nil {
+			failed = fmt.Errorf("write event: %w", err)
+			continue
+		}
+		done = append(done, over[i])
+	}
+	r.metrics.gone.Add(float64(len(done)))
+	return done, failed
 }
 
-// Ref names a session.
-type Ref struct{ User, ID string }
+// tellHandler tells Config.Gone, and returns those that it has dealt with.
+func (r *Registry) tellHandler(ctx context.Context, over []Gone) ([]Gone, error) {
+	err := r.cfg.Gone(ctx, over)
+	if err == nil {
+		return over, nil
+	}
+	untold, ok := errors.AsType[Untold](err)
+	if !ok {
+		return nil, fmt.Errorf("tell: %w", err)
+	}
+	over = slices.DeleteFunc(over, func(g Gone) bool { return untold[g.ID] != nil })
+	return over, fmt.Errorf("tell: %w", err)
+}
+
+// Ref names a session, and perhaps where it is said to be.
+type Ref struct {
+	User, ID string
+	// Channel, if not empty, is one on which the session was under Generation.
+	Channel    string
+	Generation uint64
+}
 
 // Alive reports of each session whether it lives: it is connected, or can still
-// be resumed. It asks Redis.
+// be resumed. Of one with a channel it says too whether it is there still: a
+// session that has moved since, and is not on it under its new owner, is not. It
+// asks Redis.
 func (r *Registry) Alive(ctx context.Context, refs []Ref) ([]bool, error) {
-	ends, err := r.ends(ctx, refs)
-	if err != nil {
-		return nil, fmt.Errorf("session: read sessions: %w", err)
-	}
 	alive := make([]bool, len(refs))
-	for i, end := range ends {
-		alive[i] = end != 0
+	for i, end := range r.ends(ctx, refs) {
+		if end.err != nil {
+			return nil, fmt.Errorf("session: read sessions: %w", end.err)
+		}
+		alive[i] = end.at != 0
 	}
 	return alive, nil
 }
 
-// ends returns of each session 0 if it is over, -1 if it is connected, or else
-// when its window ends, in ms of Redis's clock.
-func (r *Registry) ends(ctx context.Context, refs []Ref) ([]int64, error) {
+// end says of a session when it is over.
+type end struct {
+	at  int64 // 0 if it is, -1 if it is connected, or else ms of Redis's clock
+	err error // why that is not known
+}
+
+// ends asks Redis when sessions are over.
+func (r *Registry) ends(ctx context.Context, refs []Ref) []end {
+	if len(refs) == 0 {
+		return nil
+	}
 	calls := make([]*call, len(refs))
 	for i, ref := range refs {
-		calls[i] = newCall(aliveScript, r.keys.user(ref.User), ref.ID)
-	}
-	if err := r.run(ctx, calls...); err != nil {
-		return nil, err
-	}
-	ends := make([]int64, len(refs))
-	var failed error
-	for i, c := range calls {
-		answer, err := c.answer.Int64Slice()
-		if err != nil || len(answer) != 1 {
-			failed = errors.Join(failed, errAnswer, err)
-			continue
+		channel := ""
+		if ref.Channel != "" {
+			channel = field(ref.Channel)
 		}
-		ends[i] = answer[0]
+		calls[i] = newCall(aliveScript, r.keys.user(ref.User), ref.ID, channel, ref.Generation)
 	}
-	return ends, failed
+	_ = r.run(ctx, calls...) // each call has its own error
+	ends := make([]end, len(refs))
+	for i, c := range calls {
+		ends[i].at, ends[i].err = c.answer.Int64()
+	}
+	return ends
 }

@@ -46,6 +46,23 @@ func (w *witness) ids() []string {
 	return ids
 }
 
+func (w *witness) clear() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told, w.at = nil, nil
+}
+
+// only returns what it was told of the one session that it was told of, once.
+func (w *witness) only(t *testing.T, h *held) session.Gone {
+	t.Helper()
+	if !slices.Equal(w.ids(), []string{h.Session.ID}) {
+		t.Fatalf("told of %q, want %q", w.ids(), h.Session.ID)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.told[0]
+}
+
 func (w *witness) start(c *cluster, name string) *node {
 	return c.startWith(session.Config{Node: name, Gone: w.gone})
 }
@@ -105,9 +122,9 @@ func TestEndedSessionIsToldOfAtOnce(t *testing.T) {
 		left.Session.Leave(window, "lost")
 		b.link.cut() // far's node dies
 		pass(11 * time.Second)
-		owners, err := a.Disconnect(t.Context(), "alice", "", "disconnected")
-		if err != nil || len(owners) != 0 {
-			t.Fatalf("disconnect: %v %v", owners, err)
+		d, err := a.Disconnect(t.Context(), "alice", "", "disconnected")
+		if err != nil || len(d.Owners) != 0 || d.Connections != 1 {
+			t.Fatalf("disconnect: %v %v", d, err)
 		}
 		pass(2 * time.Second)
 		got := w.ids()[1:]
@@ -319,4 +336,39 @@ func TestEverySessionBeginsAndEndsOnce(t *testing.T) {
 		last.stop()
 		c.rdb.Del(t.Context(), "gw:events")
 	})
+}
+
+// TestSessionIsToldOfOnceThoughTwoNodesDieAroundIt: with the node that had it last,
+// whichever is swept first (finding A5).
+func TestSessionIsToldOfOnceThoughTwoNodesDieAroundIt(t *testing.T) {
+	for name, between := range map[string]time.Duration{"before the first is swept": 5 * time.Second, "after": 20 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, func(t *testing.T, c *cluster) {
+				w := &witness{}
+				a, b := w.start(c, "a"), w.start(c, "b")
+				w.start(c, "c")
+				h := a.claim(alice(""))
+				h.Session.SetChannels([]string{"room:1"})
+				pass(time.Second)
+				a.link.cut()
+				pass(between)
+				moved := b.claim(alice(h.Session.ID))
+				equal(t, "resumed", moved.Resumed, true)
+				moved.Session.SetChannels([]string{"room:2"})
+				pass(time.Second)
+				b.link.cut()
+				pass(window + 30*time.Second)
+				g := w.only(t, h)
+				equal(t, "node, reason", g.Node+" "+g.Reason, "b node_lost")
+				equalSlices(t, "channels", g.Channels, []string{"room:2"})
+				a.link.mend()
+				b.link.mend()
+				pass(30 * time.Second)
+				// Both connections were there all the time. One goes on.
+				equal(t, "lost by a", h.lost.Load(), 1)
+				equal(t, "lost by b", moved.lost.Load(), 0)
+				equalSlices(t, "online", b.online(), []string{h.Session.ID})
+			})
+		})
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,6 +27,7 @@ import (
 const (
 	window = 2 * time.Minute // of the nodes under test
 	grave  = time.Minute     // for which a session that is over is kept
+	ended  = time.Hour       // for which it is remembered that one was disconnected
 )
 
 func TestMain(m *testing.M) {
@@ -58,6 +60,12 @@ func inCluster(t *testing.T, test func(t *testing.T, c *cluster)) {
 		pass(10*time.Second + window)
 		sweeper.stop()
 		pass(grave)
+		c.rdb.Del(context.Background(), "gw:{gone}:epoch") // stays
+		remembered := func(key string) bool { return strings.HasSuffix(key, "}:ended") }
+		if keys := slices.DeleteFunc(c.keys(), remembered); len(keys) > 0 {
+			t.Errorf("left behind in Redis: %q", keys)
+		}
+		pass(ended)
 		if keys := c.keys(); len(keys) > 0 {
 			t.Errorf("left behind in Redis: %q", keys)
 		}
@@ -122,13 +130,27 @@ func run(t testing.TB, rdb redis.UniversalClient, cfg session.Config) *node {
 	return n
 }
 
-// held is a claimed session and how often its holder was told that it is lost.
+// held is a claimed session and what its holder was told.
 type held struct {
 	session.Claimed
-	lost atomic.Int32
+	lost     atomic.Int32 // how often
+	restored atomic.Int32 // how often
+	why      atomic.Value // session.Loss
 }
 
-func (h *held) SessionLost() { h.lost.Add(1) }
+func (h *held) SessionLost(why session.Loss) {
+	h.lost.Add(1)
+	h.why.Store(why)
+}
+
+func (h *held) SessionRestored() { h.restored.Add(1) }
+
+// expectLost fails the test unless the holder was told once, and why.
+func (h *held) expectLost(t *testing.T, why session.Loss) {
+	t.Helper()
+	equal(t, "holder told", h.lost.Load(), 1)
+	equal(t, "why", h.why.Load(), any(why))
+}
 
 // alice is a claim by a browser of hers; wanted may be empty.
 func alice(wanted string) session.Claim {

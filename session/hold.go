@@ -6,7 +6,7 @@ package session
 func (r *Registry) hold(s *Session) *Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before := r.held[s.ID]
+	before := r.held.get(s.ID)
 	if before != nil && before.Generation > s.Generation {
 		s.phase = lost
 		r.dismiss(s)
@@ -16,7 +16,7 @@ func (r *Registry) hold(s *Session) *Session {
 		before.phase = lost
 		r.dismiss(before)
 	}
-	r.held[s.ID] = s
+	r.held.put(s)
 	// A resumed session may have moved on before it got here, and who took it
 	// cannot have told us: the write finds out.
 	if s.Generation > 1 || s.lease != r.lease.id || r.cfg.Events {
@@ -30,10 +30,10 @@ func (r *Registry) hold(s *Session) *Session {
 // one, it forgets it and calls its Holder.SessionLost.
 func (r *Registry) Evict(sessionID string, generation uint64) {
 	r.mu.Lock()
-	s := r.held[sessionID]
+	s := r.held.get(sessionID)
 	r.mu.Unlock()
 	if s != nil && s.Generation <= generation {
-		r.lose(s)
+		r.lose(s, LossMoved)
 	}
 }
 
@@ -41,26 +41,24 @@ func (r *Registry) Evict(sessionID string, generation uint64) {
 func (r *Registry) Held(sessionID string, generation uint64) Holder {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.held[sessionID]; s != nil && s.Generation == generation {
+	if s := r.held.get(sessionID); s != nil && s.Generation == generation {
 		return s.holder
 	}
 	return nil
 }
 
-// lose forgets a session that is someone else's and tells its holder.
-func (r *Registry) lose(s *Session) {
+// lose forgets a session that is no longer its connection's and tells its holder.
+func (r *Registry) lose(s *Session, why Loss) {
 	r.mu.Lock()
 	was := s.phase
 	if was == connected {
 		s.phase = lost
 	}
-	if r.held[s.ID] == s {
-		delete(r.held, s.ID)
-	}
+	r.held.remove(s)
 	r.dismiss(s)
 	r.mu.Unlock()
 	if was == connected {
-		s.holder.SessionLost()
+		s.holder.SessionLost(why)
 	}
 }
 

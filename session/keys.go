@@ -7,7 +7,7 @@ type layout struct{ prefix string }
 // user returns the keys of a user's sessions, in the order of the scripts.
 func (l layout) user(user string) []string {
 	tag := l.prefix + "{user:" + user + "}:"
-	return []string{tag + "sessions", tag + "left", tag + "channels"}
+	return []string{tag + "sessions", tag + "left", tag + "channels", tag + "ended"}
 }
 
 // claim returns the keys of a claim: those of the user's sessions, and the acks.
@@ -29,7 +29,7 @@ func (l layout) index(lease string) string { return l.prefix + "{node:" + lease 
 // of the scripts.
 func (l layout) gone() []string {
 	tag := l.prefix + "{gone}:"
-	return []string{tag + "due", tag + "told"}
+	return []string{tag + "due", tag + "told", tag + "epoch"}
 }
 
 // events returns the stream that backends read, and what belongs to it. The tag

@@ -34,6 +34,16 @@ func (l leases) knows(leases []string) bool {
 	return !slices.ContainsFunc(leases, func(lease string) bool { return l.ends[lease] == 0 })
 }
 
+// gone reports whether some have ended since, or are not there any more.
+func (l leases) gone(since leases) bool {
+	for lease := range l.ends {
+		if !since.running(lease) {
+			return true
+		}
+	}
+	return false
+}
+
 // over returns the leases that had ended, with their ends.
 func (l leases) over() map[string]int64 {
 	over := make(map[string]int64)
@@ -109,8 +119,14 @@ func (r *Registry) acquire(ctx context.Context, held lease, start time.Time) err
 		name = r.cfg.Node
 	}
 	next := lease{id: r.node.lease(held.number + 1), number: held.number + 1}
-	c := newCall(acquireScript, r.keys.nodes(),
-		next.id, r.cfg.Lease.Milliseconds(), r.info(), name, held.id)
+	args := []any{next.id, r.cfg.Lease.Milliseconds(), r.info(), name}
+	if held.id != "" {
+		args = append(args, held.id)
+	}
+	for lease := range r.knownLeases() { // Redis may have lost those of dead nodes
+		args = append(args, lease)
+	}
+	c := newCall(acquireScript, r.keys.nodes(), args...)
 	if err := r.run(ctx, c); err != nil {
 		return fmt.Errorf("acquire lease: %w", err)
 	}
@@ -125,7 +141,8 @@ func (r *Registry) acquire(ctx context.Context, held lease, start time.Time) err
 }
 
 // tookLease notes a lease asked for at start, and lets all sessions be written
-// again if Redis may not have them as they are.
+// again if Redis may not have them as they are. After a long absence those that
+// Redis does not have may have been disconnected.
 func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool) {
 	l.until = start.Add(r.cfg.Lease)
 	l.ends = seen.ends[l.id]
@@ -134,14 +151,24 @@ func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool
 	if l.id != r.lease.id {
 		r.obsolete = nil // the index of the lease before is swept as a whole
 	}
+	away := time.Duration(seen.now-r.lease.ends)*time.Millisecond + r.cfg.Lease
+	doubtful := r.lease.id != "" && away > endedKept
 	r.lease = l
+	if r.seen.gone(seen) {
+		r.missing = time.Now()
+	}
 	r.seen = seen
 	close(r.renewed)
 	r.renewed = make(chan struct{})
 	if rewrite {
-		for _, s := range r.held {
+		for s := range r.held.all() {
 			s.told = false
 			r.touch(s)
+		}
+	}
+	if doubtful {
+		for s := range r.dirty {
+			s.doubtful = true
 		}
 	}
 	r.mu.Unlock()
@@ -150,10 +177,6 @@ func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool
 	}
 	r.offerSweep(seen)
 }
-
-// warnEvery is how often a heartbeat that fails again and again is told: what is
-// wrong may have changed meanwhile.
-const warnEvery = time.Minute
 
 func (r *Registry) missedBeat(err error) {
 	r.metrics.renewals[leaseError].Inc()
@@ -167,6 +190,13 @@ func (r *Registry) missedBeat(err error) {
 	if due {
 		r.log.Warn("heartbeat failed", "error", err)
 	}
+}
+
+// knownLeases returns those that there were at the last heartbeat.
+func (r *Registry) knownLeases() map[string]int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen.ends // never changed
 }
 
 func (r *Registry) currentLease() lease {
@@ -219,8 +249,9 @@ func (c *call) leases() (leases, error) {
 	}
 	l := leases{now: now, at: time.Now(), ends: make(map[string]int64)}
 	for lease, ends := range pairs(table) {
-		if l.ends[lease], err = strconv.ParseInt(ends, 10, 64); err != nil {
-			return leases{}, fmt.Errorf("%w: %w", errAnswer, err)
+		// One that is no time is nobody's: it is not known here.
+		if end, err := strconv.ParseInt(ends, 10, 64); err == nil {
+			l.ends[lease] = end
 		}
 	}
 	if len(answer) > 2 {

@@ -25,6 +25,7 @@ type metrics struct {
 	claims      map[claimResult]prometheus.Counter
 	renewals    map[renewal]prometheus.Counter
 	writeErrors prometheus.Counter
+	repaired    prometheus.Counter
 	gone        prometheus.Counter
 	nodesLost   prometheus.Counter
 }
@@ -49,6 +50,10 @@ func newMetrics(reg prometheus.Registerer, sessions func() int) *metrics {
 			Name: "gateway_session_write_errors_total",
 			Help: "Writes of a session that failed and are repeated.",
 		}),
+		repaired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gateway_sessions_repaired_total",
+			Help: "Sessions of this node that Redis did not have as they were, found by verification.",
+		}),
 		gone: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gateway_sessions_gone_total",
 			Help: "Sessions that were over and that this node told of: presence and events.",
@@ -65,7 +70,7 @@ func newMetrics(reg prometheus.Registerer, sessions func() int) *metrics {
 		m.renewals[r] = renewals.WithLabelValues(string(r))
 	}
 	if reg != nil {
-		reg.MustRegister(held, claims, renewals, m.writeErrors, m.gone, m.nodesLost)
+		reg.MustRegister(held, claims, renewals, m.writeErrors, m.repaired, m.gone, m.nodesLost)
 	}
 	return m
 }

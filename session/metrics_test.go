@@ -37,6 +37,7 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 			"gateway_sessions_claimed_total new 1",
 			"gateway_sessions_claimed_total resumed 1",
 			"gateway_sessions_gone_total 0",
+			"gateway_sessions_repaired_total 0",
 		})
 	})
 }

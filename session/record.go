@@ -25,7 +25,15 @@ type record struct {
 	connectedAt time.Time
 	client      string
 	details     details
+	state       state
 }
+
+// state is what a record says of its session besides who has it. It may be
+// missing.
+type state string
+
+// stateLeft says that the connection itself has told that it is over.
+const stateLeft state = "left"
 
 // details are what only people and backends want to know of a session.
 type details struct {
@@ -34,7 +42,7 @@ type details struct {
 }
 
 func (r record) String() string {
-	return strings.Join([]string{
+	fields := []string{
 		recordVersion,
 		strconv.FormatUint(r.generation, 10),
 		r.lease,
@@ -42,7 +50,21 @@ func (r record) String() string {
 		strconv.FormatInt(r.connectedAt.UnixMilli(), 10),
 		field(r.client),
 		field(r.details),
-	}, " ")
+	}
+	if r.state != "" {
+		fields = append(fields, string(r.state))
+	}
+	return strings.Join(fields, " ")
+}
+
+// owned reports whether a record says that this generation of a session was
+// claimed so, and ours whether it is of a version that we know at all.
+func owned(text string, generation uint64, lease, claim string) (owned, ours bool) {
+	f := strings.SplitN(text, " ", 5)
+	if len(f) < 5 || f[0] != recordVersion {
+		return false, false
+	}
+	return f[1] == strconv.FormatUint(generation, 10) && f[2] == lease && f[3] == claim, true
 }
 
 func parseRecord(s string) (record, error) {
@@ -89,9 +111,19 @@ func list(names []string) string {
 
 // unlist decodes what list encoded; what is damaged is no channel at all.
 func unlist(s string) []string {
-	var names []string
-	_ = json.Unmarshal([]byte(s), &names)
+	names, _ := decodeList(s)
 	return names
+}
+
+// decodeList decodes what list encoded, and reports whether it did.
+func decodeList(s string) (names []string, ok bool) {
+	if s == "" {
+		return nil, true
+	}
+	if err := json.Unmarshal([]byte(s), &names); err != nil {
+		return nil, false
+	}
+	return names, true
 }
 
 // parseChannels splits what formatChannels joined, both parts still encoded.

@@ -33,6 +33,7 @@ func TestEveryRedis(t *testing.T) {
 		"session moves and is left":         sessionMovesAndIsLeft,
 		"what is left behind expires":       whatIsLeftBehindExpires,
 		"the end is told":                   theEndIsTold,
+		"disconnects and claims":            disconnectsAndClaimsLeaveOneTruth,
 		"scripts are loaded again":          scriptsAreLoadedAgain,
 	}
 	for kind, client := range clients {

@@ -5,8 +5,9 @@
 // happens grows with the nodes, not with the sessions.
 //
 // Ownership: Claim gives a session to one connection and raises its generation,
-// in one script. Whoever has an older generation finds out at its next write,
-// if nobody tells it before (Evict).
+// in one script. Whoever has an older generation is told (Evict), and finds out at
+// its next write, or when it verifies what it holds: every node does, all the time,
+// some sessions after others (verify.go).
 //
 // Time: windows and leases are measured by Redis's clock alone.
 //
@@ -37,8 +38,9 @@ type Config struct {
 	Heartbeat    time.Duration // between two renewals (3s)
 
 	// Gone is told of sessions that are over, those of dead nodes included, by
-	// one node at a time. What it could not deal with (an error) it is told again
-	// within ten seconds, perhaps on another node. It may be nil.
+	// one node at a time. What it could not deal with it is told again about ten
+	// seconds later, perhaps on another node: those that an error of the type
+	// Untold names, or for any other error all. It may be nil.
 	Gone func(context.Context, []Gone) error
 	// Restored is called when Redis may have lost this node's sessions, or told
 	// of them as over, and they are written again. It must not block. It may be
@@ -60,13 +62,28 @@ type Stats struct {
 	Draining              bool
 }
 
-// Holder is the connection that holds a session on this node.
+// Holder is the connection that holds a session on this node. Its methods must not
+// block, and are called from any goroutine.
 type Holder interface {
-	// SessionLost says that the session has moved to another connection, which
-	// ends this one's part in it. It must not block. It is called at most once
-	// per claim, from any goroutine, possibly before Claim has returned.
-	SessionLost()
+	// SessionLost says that the session is this connection's no longer. It is
+	// called at most once per claim, possibly before Claim has returned.
+	SessionLost(Loss)
+	// SessionRestored says that Redis had lost the session and has it again.
+	// Others may have been told meanwhile that it is over.
+	SessionRestored()
 }
+
+// Loss is why a connection has lost its session.
+type Loss string
+
+// Why sessions are lost.
+const (
+	LossMoved        Loss = "moved"        // another connection has it
+	LossDisconnected Loss = "disconnected" // a backend has ended it (Disconnect)
+	// LossForgotten: the node was away from Redis for so long that nobody knows
+	// whether the session has been ended.
+	LossForgotten Loss = "forgotten"
+)
 
 // Registry is this node's view of the registry. All methods may be called from
 // several goroutines; Run must be called once.
@@ -84,15 +101,21 @@ type Registry struct {
 	wake   chan struct{} // holds one: there is something to write
 	over   chan leases   // holds one: the newest leases, some of which have ended
 	ended  chan struct{} // holds one: there is a session that is over
+	hurry  chan struct{} // holds one: all that is held is to be verified soon
 
-	mu       sync.Mutex
-	held     map[string]*Session   // by id: connected on this node
-	dirty    map[*Session]struct{} // not yet written as they are
-	obsolete []string              // entries to take out of the index of lease
-	lease    lease
-	seen     leases        // as of the last heartbeat
-	renewed  chan struct{} // closed and replaced at every heartbeat that worked
-	flushed  chan struct{} // closed and replaced after every batch that was written
+	strange sync.Once // something in Redis that is not ours was told of
+
+	mu         sync.Mutex
+	held       holdings              // connected on this node
+	dirty      map[*Session]struct{} // not yet written as they are
+	obsolete   []string              // entries to take out of the index of lease
+	lease      lease
+	seen       leases        // as of the last heartbeat
+	missing    time.Time     // when a lease was last found to have ended, or was not known yet
+	notes      notes         // that this node has written
+	notesEpoch string        // of the notes in Redis; "" if that is not known yet
+	renewed    chan struct{} // closed and replaced at every heartbeat that worked
+	flushed    chan struct{} // closed and replaced after every batch that was written
 }
 
 // New returns the registry of a node that has just started. It does not touch
@@ -116,11 +139,14 @@ func New(rdb redis.UniversalClient, cfg Config) *Registry {
 		cfg:     cfg,
 		keys:    layout{cfg.Prefix},
 		started: time.Now(),
+		missing: time.Now(),
 		log:     cfg.Logger,
 		wake:    make(chan struct{}, 1),
 		over:    make(chan leases, 1),
 		ended:   make(chan struct{}, 1),
-		held:    make(map[string]*Session),
+		hurry:   make(chan struct{}, 1),
+		held:    newHoldings(),
+		notes:   make(notes),
 		dirty:   make(map[*Session]struct{}),
 		renewed: make(chan struct{}),
 		flushed: make(chan struct{}),
@@ -138,7 +164,7 @@ func (r *Registry) Node() NodeID { return r.node }
 func (r *Registry) Sessions() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.held)
+	return r.held.count()
 }
 
 // releaseTimeout bounds what Run still does after its context is done.
@@ -157,6 +183,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		loops.Go(func() { r.claims.run(ctx) })
 	}
 	loops.Go(func() { r.sweepEnded(ctx) })
+	loops.Go(func() { r.verifyHeld(ctx) })
 	if r.tells() {
 		loops.Go(func() { r.tellGone(ctx) })
 	}

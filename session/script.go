@@ -19,6 +19,8 @@ var (
 	claimSource string
 	//go:embed lua/write.lua
 	writeSource string
+	//go:embed lua/look.lua
+	lookSource string
 	//go:embed lua/leave.lua
 	leaveSource string
 	//go:embed lua/disconnect.lua
@@ -32,6 +34,7 @@ var (
 
 	claimScript      = redis.NewScript(clockSource + userSource + claimSource)
 	writeScript      = redis.NewScript(clockSource + userSource + writeSource)
+	lookScript       = redis.NewScript(clockSource + userSource + lookSource)
 	leaveScript      = redis.NewScript(clockSource + userSource + leaveSource)
 	disconnectScript = redis.NewScript(clockSource + userSource + disconnectSource)
 	sessionsScript   = redis.NewScript(clockSource + userSource + sessionsSource)
@@ -57,8 +60,12 @@ var (
 	releaseScript = redis.NewScript(clockSource + nodesSource + releaseSource)
 	forgetScript  = redis.NewScript(clockSource + nodesSource + forgetSource)
 
+	//go:embed lua/gone.lua
+	goneSource string
 	//go:embed lua/gone_add.lua
 	goneAddSource string
+	//go:embed lua/gone_drop.lua
+	goneDropSource string
 	//go:embed lua/gone_take.lua
 	goneTakeSource string
 	//go:embed lua/gone_done.lua
@@ -66,7 +73,8 @@ var (
 	//go:embed lua/event.lua
 	eventSource string
 
-	goneAddScript  = redis.NewScript(clockSource + goneAddSource)
+	goneAddScript  = redis.NewScript(clockSource + goneSource + goneAddSource)
+	goneDropScript = redis.NewScript(goneSource + goneDropSource)
 	goneTakeScript = redis.NewScript(clockSource + goneTakeSource)
 	goneDoneScript = redis.NewScript(goneDoneSource)
 	eventScript    = redis.NewScript(eventSource)

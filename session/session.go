@@ -36,6 +36,9 @@ type Session struct {
 	window   time.Duration // how long it can be resumed from then
 	reason   string        // why it was left
 	told     bool          // the event that it is connected was written
+	// doubtful: if Redis does not have the session, that need not be a loss. It is
+	// not written back then.
+	doubtful bool
 }
 
 // phase says what has become of a session on this node.
@@ -147,9 +150,7 @@ func (s *Session) Leave(window time.Duration, reason string) {
 	default:
 		return
 	}
-	if r.held[s.ID] == s {
-		delete(r.held, s.ID)
-	}
+	r.held.remove(s)
 	r.touch(s)
 }
 

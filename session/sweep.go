@@ -25,6 +25,7 @@ func (r *Registry) offerSweep(seen leases) {
 // one leaves half done another finds. They start at different times so that
 // mostly one does the work.
 func (r *Registry) sweepEnded(ctx context.Context) {
+	var warning warning
 	for {
 		select {
 		case <-r.over:
@@ -34,8 +35,8 @@ func (r *Registry) sweepEnded(ctx context.Context) {
 		if !sleep(ctx, rand.N(r.cfg.Heartbeat)) {
 			return
 		}
-		if err := r.sweepAll(ctx); err != nil && ctx.Err() == nil {
-			r.log.Warn("sweep not finished, will repeat", "error", err)
+		if err := r.sweepAll(ctx); err != nil && ctx.Err() == nil && warning.due() {
+			r.log.Warn("sweeping the sessions of dead nodes failed, retrying", "error", err)
 		}
 	}
 }
@@ -46,10 +47,12 @@ func (r *Registry) sweepAll(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read leases: %w", err)
 	}
+	var failed error
 	for lease, end := range seen.over() {
 		died, err := r.sweep(ctx, lease, end)
 		if err != nil {
-			return fmt.Errorf("sweep %s: %w", lease, err)
+			failed = fmt.Errorf("sweep %s: %w", lease, err)
+			continue
 		}
 		died = died && !seen.lives(nodeOf(lease)) // it may have taken another lease
 		if died {
@@ -57,7 +60,7 @@ func (r *Registry) sweepAll(ctx context.Context) error {
 		}
 		r.log.Info("lease swept", "lease", lease, "died", died)
 	}
-	return nil
+	return failed
 }
 
 // sweep lets every session still connected under a lease be left since its
@@ -73,7 +76,7 @@ func (r *Registry) sweep(ctx context.Context, lease string, end int64) (died boo
 		if len(entries) == 0 {
 			break
 		}
-		if err := r.sweepBatch(ctx, lease, end, entries); err != nil {
+		if n, err := r.sweepBatch(ctx, lease, end, entries); err != nil && n == 0 {
 			return false, err
 		}
 	}
@@ -85,60 +88,89 @@ func (r *Registry) sweep(ctx context.Context, lease string, end int64) (died boo
 	return n == 1, err
 }
 
-func (r *Registry) sweepBatch(ctx context.Context, lease string, end int64, entries []string) error {
+// sweepBatch lets the sessions of some entries be left, and returns how many. One
+// that fails stays, and holds up no other.
+func (r *Registry) sweepBatch(ctx context.Context, lease string, end int64, entries []string) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	var calls []*call
-	var refs []Ref
-	done := make([]any, len(entries))
-	for i, e := range entries {
-		done[i] = e
+	var departures []departure
+	var done []any
+	for _, e := range entries {
 		f := strings.SplitN(e, " ", 3)
 		if len(f) < 3 {
-			continue // not ours: only taken out
+			done = append(done, e) // not ours: only taken out
+			continue
 		}
-		claim, id, user := f[0], f[1], f[2]
-		calls = append(calls, newCall(leaveScript, r.keys.user(user),
-			id, claim, lease, end, r.cfg.ResumeWindow.Milliseconds()))
-		refs = append(refs, Ref{user, id})
+		departures = append(departures, departure{
+			claim: f[0], id: f[1], user: f[2], lease: lease, at: end, window: r.cfg.ResumeWindow,
+		})
 	}
-	if err := r.run(ctx, calls...); err != nil {
-		return fmt.Errorf("leave sessions: %w", err)
+	departures, failed := r.noteDepartures(ctx, departures)
+	calls := make([]*call, len(departures))
+	for i, d := range departures {
+		calls[i] = r.leave(d)
 	}
-	if err := r.noteLeft(ctx, calls, refs, nodeOf(lease).Name()); err != nil {
-		return err
+	if len(calls) > 0 {
+		_ = r.run(ctx, calls...) // each call has its own error
+	}
+	for i, c := range calls {
+		if err := c.answer.Err(); err != nil {
+			failed = fmt.Errorf("leave session: %w", err)
+			continue
+		}
+		done = append(done, entry(departures[i].claim, departures[i].id, departures[i].user))
+	}
+	if len(done) == 0 {
+		return 0, failed
 	}
 	if err := r.rdb.SRem(ctx, r.keys.index(lease), done...).Err(); err != nil {
-		return fmt.Errorf("take out of index: %w", err)
+		return 0, fmt.Errorf("take out of index: %w", err)
 	}
-	return nil
+	return len(done), failed
 }
 
-// noteLeft notes when the sessions that were left with their node are over.
-func (r *Registry) noteLeft(ctx context.Context, left []*call, refs []Ref, node string) error {
-	if !r.tells() {
-		return nil
+// noteDepartures notes when the sessions that are about to be left are over. It
+// returns those of which that is done, or is not to be.
+func (r *Registry) noteDepartures(ctx context.Context, all []departure) (noted []departure, failed error) {
+	if !r.tells() || len(all) == 0 {
+		return all, nil
 	}
 	r.mu.Lock()
 	seen := r.seen
 	r.mu.Unlock()
+	looks := make([]*call, len(all))
+	for i, d := range all {
+		looks[i] = r.look(d)
+	}
+	_ = r.run(ctx, looks...) // each call has its own error
+	notes := make(map[int]*call)
 	var calls []*call
-	for i, c := range left {
-		note, err := r.leftOutside(c, refs[i].ID, refs[i].User, node, seen)
-		if err != nil {
-			return fmt.Errorf("leave sessions: %w", err)
-		}
-		if note != nil {
+	for i, d := range all {
+		note, err := r.note(d, looks[i], seen)
+		switch {
+		case err != nil:
+			failed = fmt.Errorf("look at session: %w", err)
+		case note == nil:
+			noted = append(noted, d)
+		default:
+			notes[i] = note
 			calls = append(calls, note)
 		}
 	}
-	if len(calls) == 0 {
-		return nil
+	if len(calls) > 0 {
+		_ = r.run(ctx, calls...)
 	}
-	if err := r.run(ctx, calls...); err != nil {
-		return fmt.Errorf("note sessions that were left: %w", err)
+	calls = calls[:0]
+	for i, note := range notes {
+		if err := note.answer.Err(); err != nil {
+			failed = fmt.Errorf("note session: %w", err)
+			continue
+		}
+		calls = append(calls, note)
+		noted = append(noted, all[i])
 	}
-	return nil
+	r.keepNotes(calls)
+	return noted, failed
 }
 
 // release writes what is left to write, ends the node's lease and sweeps it.
@@ -152,7 +184,7 @@ func (r *Registry) release(ctx context.Context) error {
 	r.mu.Unlock()
 	flushing, cancel := context.WithTimeout(ctx, releaseTimeout*3/4)
 	defer cancel()
-	r.flushAll(flushing) // if not, the lease is to end all the same
+	r.flushAll(flushing, &warning{}) // if not, the lease is to end all the same
 
 	c := newCall(releaseScript, r.keys.nodes(), held.id)
 	if err := r.run(ctx, c); err != nil {

@@ -1,9 +1,13 @@
 package session
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 const (
@@ -18,6 +22,7 @@ const (
 // done. What fails stays to be written.
 func (r *Registry) writeChanges(ctx context.Context) {
 	var retry <-chan time.Time
+	var warning warning
 	for {
 		select {
 		case <-r.wake:
@@ -25,26 +30,30 @@ func (r *Registry) writeChanges(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !r.flushAll(ctx) {
+		if !r.flushAll(ctx, &warning) {
 			return
 		}
 		retry = nil
-		if r.unwritten() { // claims that cannot be taken back yet
+		if r.unwritten() { // some failed, or are claims that cannot be taken back yet
 			retry = time.After(backoffLast)
 		}
 	}
 }
 
-// flushAll repeats flush until it works, or ctx is done: then it returns false.
-func (r *Registry) flushAll(ctx context.Context) bool {
+// flushAll repeats flush until Redis answers, or ctx is done: then it returns false.
+// What Redis refuses holds up nothing that changes meanwhile.
+func (r *Registry) flushAll(ctx context.Context, warning *warning) bool {
 	var wait backoff
 	for {
-		err := r.flush(ctx)
+		written, err := r.flush(ctx)
 		if err == nil {
 			return true
 		}
-		if wait.last == 0 && ctx.Err() == nil {
-			r.log.Warn("sessions not written, will repeat", "error", err)
+		if ctx.Err() == nil && warning.due() {
+			r.log.Warn("writing sessions failed, retrying", "error", err)
+		}
+		if _, answered := errors.AsType[redis.Error](err); written > 0 || answered {
+			return true
 		}
 		if !sleep(ctx, wait.next()) {
 			return false
@@ -52,23 +61,23 @@ func (r *Registry) flushAll(ctx context.Context) bool {
 	}
 }
 
-// flush tries once to write every session that is dirty now. It returns an
-// error if some could not be written.
-func (r *Registry) flush(ctx context.Context) error {
+// flush tries once to write every session that is dirty now. It returns how many it
+// has written, and an error if some could not be.
+func (r *Registry) flush(ctx context.Context) (written int, failed error) {
 	due := r.due()
-	var failed error
 	for len(due) > 0 || failed == nil && r.wasteful() {
 		batch := due[:min(batchSize, len(due))]
 		due = due[len(batch):]
-		written, err := r.writeBatch(ctx, batch)
+		n, err := r.writeBatch(ctx, batch)
+		written += n
 		if err != nil {
 			failed = err
 		}
-		if err != nil && written == 0 {
-			return err // Redis is away; the rest would only wait for it
+		if err != nil && n == 0 {
+			return written, err // Redis is away; the rest would only wait for it
 		}
 	}
-	return failed
+	return written, failed
 }
 
 // due returns the sessions to be written now.
@@ -100,12 +109,14 @@ func (r *Registry) wasteful() bool {
 
 // change is one session as it is being written.
 type change struct {
-	session *Session
-	version uint32
-	phase   phase
-	note    *call // notes when it is over; nil if that is not to be told
-	call    *call
-	after   []*call // to be run once call has worked: what is told of it now
+	session   *Session
+	version   uint32
+	phase     phase
+	departure departure // of an abandoned one
+	note      *call     // notes when it is over; nil if that is not to be told
+	call      *call
+	after     []*call // to be run once call has worked: what is told of it now
+	err       error   // why it could not be written
 }
 
 // calls returns what goes to Redis first, in this order.
@@ -130,20 +141,21 @@ func (r *Registry) writeBatch(ctx context.Context, batch []*Session) (int, error
 		}
 		r.indexed(changes, lease)
 	}
+	r.noteAbandoned(ctx, changes)
 	var calls []*call
 	for _, c := range changes {
-		calls = append(calls, c.calls()...)
+		if c.err == nil {
+			calls = append(calls, c.calls()...)
+		}
 	}
 	if len(calls) > 0 {
 		_ = r.run(ctx, calls...) // each call has its own error
 	}
 	done, failed := r.done(changes)
-	if err := r.tellAfter(ctx, done); err != nil {
-		return 0, err
-	}
+	done, untold := r.tellAfter(ctx, done)
 	r.settle(done)
-	if failed != nil {
-		return len(done), failed
+	if err := cmp.Or(failed, untold); err != nil {
+		return len(done), err
 	}
 	return len(done), r.prune(ctx)
 }
@@ -169,10 +181,14 @@ func (r *Registry) changes(batch []*Session) (lease string, changes []change, un
 
 // change returns what to write of s as it is. r.mu is held.
 func (r *Registry) change(s *Session, lease string, timeout int64) change {
-	c := change{session: s, version: s.version, phase: s.phase, call: r.writeCall(s, lease, timeout)}
+	c := change{session: s, version: s.version, phase: s.phase}
 	if s.phase == abandoned {
+		window := time.Duration(s.remaining()) * time.Millisecond
+		c.departure = departure{id: s.ID, user: s.User, claim: s.claim, lease: s.lease, window: window}
+		c.call = r.leave(c.departure)
 		return c // nobody has heard of it
 	}
+	c.call = r.writeCall(s, lease, timeout)
 	if r.cfg.Events && !s.told {
 		c.after = append(c.after, r.eventCall(eventConnected, s.ID, s.User, r.cfg.Node, ""))
 	}
@@ -188,158 +204,41 @@ func (r *Registry) change(s *Session, lease string, timeout int64) change {
 
 // writeCall returns the call that writes s as it is. r.mu is held.
 func (r *Registry) writeCall(s *Session, lease string, timeout int64) *call {
-	keys := r.keys.user(s.User)
-	if s.phase == abandoned {
-		return newCall(leaveScript, keys, s.ID, s.claim, s.lease, 0, s.remaining())
+	rec := record{s.Generation, lease, s.claim, s.ConnectedAt, s.Client, details{s.Device, s.IP}, ""}
+	if s.phase == left {
+		rec.state = stateLeft
 	}
-	rec := record{s.Generation, lease, s.claim, s.ConnectedAt, s.Client, details{s.Device, s.IP}}
-	return newCall(writeScript, keys, timeout, s.ID, s.Generation, s.claim,
-		rec.String(), formatChannels(s.channels, s.given), s.remaining())
+	restore := 1
+	if s.doubtful {
+		restore = 0
+	}
+	return newCall(writeScript, r.keys.user(s.User), timeout, s.ID, s.Generation, s.claim,
+		rec.String(), formatChannels(s.channels, s.given), s.remaining(), restore,
+		s.ConnectedAt.Add(endedKept).UnixMilli())
 }
 
-// indexed notes that the index of the lease has those that are connected.
-func (r *Registry) indexed(changes []change, lease string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range changes {
-		if c.phase != connected {
-			continue
-		}
-		c.session.lease = lease
-		if c.session.phase == lost { // meanwhile
-			r.dismiss(c.session)
-		}
-	}
-}
-
-// done returns the changes that Redis has taken, or refused for good.
-func (r *Registry) done(changes []change) (done []change, failed error) {
-	for _, c := range changes {
-		if err := c.failure(); err != nil {
-			r.metrics.writeErrors.Inc()
-			failed = err
-			continue
-		}
-		done = append(done, c)
-	}
-	return done, failed
-}
-
-// failure returns why a change has to be written again.
-func (c *change) failure() error {
-	if c.note != nil && c.note.answer.Err() != nil {
-		return c.note.answer.Err()
-	}
-	if c.phase == abandoned {
-		return c.call.answer.Err()
-	}
-	code, err := c.call.answer.Int()
-	if err == nil && code < 0 {
-		return errLate
-	}
-	return err
-}
-
-// lost reports whether the session is someone else's.
-func (c *change) lost() bool {
-	code, _ := c.call.answer.Int()
-	return c.phase != abandoned && code == 0
-}
-
-// tellAfter runs what is to be told of sessions that were written: events, and
-// that one is over now or soon.
-func (r *Registry) tellAfter(ctx context.Context, done []change) error {
+// noteAbandoned prepares the notes of sessions whose claims are taken back.
+func (r *Registry) noteAbandoned(ctx context.Context, changes []change) {
 	if !r.tells() {
-		return nil
+		return
 	}
-	r.mu.Lock()
-	seen := r.seen
-	r.mu.Unlock()
+	looks := make(map[int]*call)
 	var calls []*call
-	for _, c := range done {
-		if !c.lost() {
-			calls = append(calls, c.after...)
-		}
-		if c.phase != abandoned {
-			continue
-		}
-		note, err := r.leftOutside(c.call, c.session.ID, c.session.User, r.cfg.Node, seen)
-		if err != nil {
-			return fmt.Errorf("take back claim: %w", err)
-		}
-		if note != nil {
-			calls = append(calls, note)
+	for i, c := range changes {
+		if c.phase == abandoned {
+			looks[i] = r.look(c.departure)
+			calls = append(calls, looks[i])
 		}
 	}
 	if len(calls) == 0 {
-		return nil
-	}
-	if err := r.run(ctx, calls...); err != nil {
-		return fmt.Errorf("tell of sessions: %w", err)
-	}
-	select {
-	case r.ended <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// settle notes what Redis has.
-func (r *Registry) settle(done []change) {
-	defer func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		close(r.flushed)
-		r.flushed = make(chan struct{})
-	}()
-	for _, c := range done {
-		if c.lost() {
-			r.lose(c.session)
-		} else {
-			r.wrote(c)
-		}
-	}
-}
-
-// wrote notes that c is in Redis.
-func (r *Registry) wrote(c change) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := c.session
-	if s.phase == lost {
 		return
 	}
-	s.told = s.told || r.cfg.Events
-	if s.version != c.version {
-		return // changed since
-	}
-	if s.phase == connected {
-		delete(r.dirty, s)
-	} else {
-		r.dismiss(s)
-	}
-}
-
-// prune takes obsolete entries out of the index.
-func (r *Registry) prune(ctx context.Context) error {
+	_ = r.run(ctx, calls...) // each call has its own error
 	r.mu.Lock()
-	lease, entries := r.lease.id, r.obsolete
-	r.obsolete = nil
+	seen := r.seen
 	r.mu.Unlock()
-	if len(entries) == 0 {
-		return nil
+	for i, looked := range looks {
+		c := &changes[i]
+		c.note, c.err = r.note(c.departure, looked, seen)
 	}
-	members := make([]any, len(entries))
-	for i, e := range entries {
-		members[i] = e
-	}
-	if err := r.rdb.SRem(ctx, r.keys.index(lease), members...).Err(); err != nil {
-		r.mu.Lock()
-		if lease == r.lease.id {
-			r.obsolete = append(r.obsolete, entries...)
-		}
-		r.mu.Unlock()
-		return fmt.Errorf("take out of index: %w", err)
-	}
-	return nil
 }

@@ -1,15 +1,14 @@
--- Says of sessions of a user whether they live.
---   ARGV  ids
--- Answers for each 0 if it is over, -1 if it is connected, or the ms at which
--- the window of one that was left is over.
-local now = now_ms()
-local answer = {}
-for i, id in ipairs(ARGV) do
-  local ends = has_left(id)
-  if redis.call('HEXISTS', KEYS[1], id) == 0 or ends and ends <= now then
-    answer[i] = 0
-  else
-    answer[i] = ends or -1
-  end
+-- Says whether a session of a user lives, and is where it is said to be.
+--   ARGV  1 id   2 a channel, as JSON ('' for none)   3 generation under which it was there
+-- Answers 0 if it is over, or has moved on since and is not on the channel; -1 if it
+-- is connected, or the ms at which the window of one that was left is over.
+local id = ARGV[1]
+local s = read(id)
+local ends = has_left(id)
+if not s or s.state == 'ended' or ends and ends <= now_ms() then return 0 end
+if ARGV[2] ~= '' and not s.foreign and s.generation > tonumber(ARGV[3]) then
+  local channels = redis.call('HGET', KEYS[3], id) or '[]'
+  -- What another version wrote says nothing.
+  if string.sub(channels, 1, 1) == '[' and not string.find(channels, ARGV[2], 1, true) then return 0 end
 end
-return answer
+return ends or -1

@@ -8,7 +8,7 @@
 --         9 window, ms   10 sessions kept without a connection
 --        11 device ('' for none)
 --        12... leases that are over, each followed by its end, ms
---   KEYS  also 4 acks, see ack.lua
+--   KEYS  also 5 acks, see ack.lua
 -- Answers {'late'}, {'limit', the leases counted...} or
 -- {'ok', id, generation, time, previous lease, previous generation, channels,
 -- ack of the device};
@@ -24,18 +24,21 @@ for i = 12, #ARGV, 2 do over[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local function granted(id, generation, lease_before, generation_before)
   return {'ok', id, generation, now, lease_before or '', generation_before or 0,
     redis.call('HGET', KEYS[3], id) or '',
-    ARGV[11] ~= '' and redis.call('HGET', KEYS[4], ARGV[11]) or ''}
+    ARGV[11] ~= '' and redis.call('HGET', KEYS[5], ARGV[11]) or ''}
 end
 
 for _, id in ipairs({wanted, fresh}) do
   local s = read(id)
-  if s and s.claim == claim then return granted(id, s.generation) end
+  if s and s.claim == claim then
+    if s.state == 'ended' then return {'late'} end -- disconnected since
+    return granted(id, s.generation)
+  end
 end
 
 trim(now)
 
 local found = read(wanted)
-if found and (found.foreign or is_over(wanted, now)) then found = nil end
+if found and (found.foreign or found.state == 'ended' or is_over(wanted, now)) then found = nil end
 local connected = found and not has_left(wanted)
 if connected and over[found.lease] and over[found.lease] + window <= now then
   found, connected = nil, false -- it is for the sweep of its lease to say so

@@ -1,17 +1,45 @@
--- Ends sessions, connected or left: none can be resumed.
---   ARGV  1 id ('' for all)
--- Answers {id, generation, lease, 1 if it was connected or else 0, channels} of each.
+-- Ends sessions, connected or left: none can be resumed, and none is written
+-- back by a node that has not heard of it.
+--   ARGV  1 id ('' for all)   2 ms for which that is remembered   3 how many are remembered
+--         4 1 if there may be sessions that are not known here any more: of a node that
+--           is away; else 0
+-- Answers {id, generation, lease, connection, channels} of each. The connection is
+-- 1 if there is one, 2 if its node went without a word, so that there may be one,
+-- and 0 if it has gone.
 local now = now_ms()
 local ended = {}
+
+-- forbid has every later write of a session refused. While its record is there
+-- that says so, with a generation that no connection has; afterwards the set does.
+-- Nobody comes back to a session that one connection alone has had, and left.
+local function forbid(id, s)
+  local rest = string.match(redis.call('HGET', KEYS[1], id), '^1 %d+ ([^ ]+ [^ ]+ %d+ [^ ]+ [^ ]+)')
+  if rest then
+    redis.call('HSET', KEYS[1], id, '1 ' .. string.format('%.0f', s.generation + 1) .. ' ' .. rest .. ' ended')
+  end
+  if s.generation > 1 or s.state ~= 'left' then
+    redis.call('ZADD', KEYS[4], now + tonumber(ARGV[2]), id)
+  end
+end
+
 local ids = ARGV[1] == '' and redis.call('HKEYS', KEYS[1]) or {ARGV[1]}
 for _, id in ipairs(ids) do
   local s = read(id)
-  if s and not s.foreign and not is_over(id, now) then
-    ended[#ended + 1] = {id, s.generation, s.lease, has_left(id) and 0 or 1,
-      redis.call('HGET', KEYS[3], id) or ''}
+  if s and not s.foreign and s.state ~= 'ended' and not is_over(id, now) then
+    local connection = not has_left(id) and 1 or s.state == 'left' and 0 or 2
+    ended[#ended + 1] = {id, s.generation, s.lease, connection, redis.call('HGET', KEYS[3], id) or ''}
+    forbid(id, s)
     leave(id, now)
     redis.call('HDEL', KEYS[3], id)
   end
+end
+if ARGV[4] == '1' then
+  redis.call('ZADD', KEYS[4], now + tonumber(ARGV[2]), ARGV[1] == '' and '*' or ARGV[1])
+end
+if #ended > 0 or ARGV[4] == '1' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
+  redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[3]))
+  redis.call('PEXPIRE', KEYS[4], ARGV[2])
 end
 trim(now)
 settle()

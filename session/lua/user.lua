@@ -2,18 +2,23 @@
 --   KEYS[1] sessions  hash: session id -> record
 --   KEYS[2] left      zset: id of a session without a connection -> ms at which its window is, or was, over
 --   KEYS[3] channels  hash: session id -> its channels
+--   KEYS[4] ended     zset: id of a session that a backend has disconnected, or '*' for all that were
+--                     claimed until then -> ms until which that is remembered
 -- A record is fields with one space between them, none of which has one inside:
---   1 <generation> <lease> <claim> <ms of the claim> <client> <details>
+--   1 <generation> <lease> <claim> <ms of the claim> <client> <details> [<state>]
 -- The 1 is the version; a reader ignores fields after these, and leaves a
--- record of another version alone.
+-- record of another version alone. The state is 'left' if the connection itself
+-- has said that it is over, and 'ended' if a backend has disconnected it.
 
+-- read returns a session, or nil. One whose generation a double cannot count is
+-- not of ours.
 local function read(id)
   local record = redis.call('HGET', KEYS[1], id)
   if not record then return nil end
-  local generation, lease, claim, client =
-    string.match(record, '^1 (%d+) ([^ ]+) ([^ ]+) %d+ ([^ ]+)')
-  if not generation then return {foreign = true} end
-  return {generation = tonumber(generation), lease = lease, claim = claim, client = client}
+  local generation, lease, claim, client, state =
+    string.match(record, '^1 (%d+) ([^ ]+) ([^ ]+) %d+ ([^ ]+) ?[^ ]* ?([^ ]*)')
+  if not generation or #generation > 15 then return {foreign = true} end
+  return {generation = tonumber(generation), lease = lease, claim = claim, client = client, state = state}
 end
 
 -- has_left returns when the window of a session without a connection is over,
