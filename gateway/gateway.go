@@ -84,12 +84,11 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		conns:      conns,
 		wheel:      new(wheel),
 		rebalances: make(chan float64, 1),
-		trouble:    deps.Trouble,
-	}
-	if g.trouble == nil {
-		g.trouble = func() error { return nil }
 	}
 	registerReady(deps.Registry, g.Ready)
+	if g.trouble = deps.Trouble; g.trouble == nil {
+		g.trouble = func() error { return nil }
+	}
 	g.calls = newCalls(g)
 	g.control = &control{deps.Broker, deps.Sessions, deps.Logger, g.rebalance}
 	g.life, g.end = context.WithCancel(context.Background())

@@ -23,13 +23,13 @@ var quietGin = sync.OnceFunc(func() { gin.SetMode(gin.ReleaseMode) })
 func (g *Gateway) engine() (*gin.Engine, error) {
 	quietGin()
 	e := gin.New()
+	// Of what a proxy says of its client, one header is believed: with more, a client
+	// could send the one that the proxy does not overwrite.
+	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	e.UseEscapedPath, e.UnescapePathValues = true, false // a user's name may have a slash: unescapePath
 	if err := e.SetTrustedProxies(g.cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
-	// Of what a proxy says of its client, one header is believed: with more, a client
-	// could send the one that the proxy does not overwrite.
-	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	e.Use(g.count, gin.CustomRecoveryWithWriter(nil, g.recovered), unescapePath)
 	probes := []string{http.MethodGet, http.MethodHead} // some balancers ask with HEAD
 	e.Match(probes, "/healthz", func(gc *gin.Context) { gc.String(http.StatusOK, "ok\n") })
