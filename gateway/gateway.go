@@ -83,12 +83,11 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		conns:      conns,
 		rebalances: make(chan float64, 1),
 		budget:     transport.NewBudget(cfg.memory()),
-		trouble:    deps.Trouble,
-	}
-	if g.trouble == nil {
-		g.trouble = func() error { return nil }
 	}
 	registerReady(deps.Registry, g.Ready)
+	if g.trouble = deps.Trouble; g.trouble == nil {
+		g.trouble = func() error { return nil }
+	}
 	g.calls = newCalls(g)
 	g.control = &control{broker: deps.Broker, sessions: deps.Sessions, log: deps.Logger, rebalance: g.rebalance}
 	g.life, g.end = context.WithCancel(context.Background())

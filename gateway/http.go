@@ -24,6 +24,9 @@ var quietGin = sync.OnceFunc(func() { gin.SetMode(gin.ReleaseMode) })
 func (g *Gateway) engine() (*gin.Engine, error) {
 	quietGin()
 	e := gin.New()
+	// Of what a proxy says of its client, one header is believed: with more, a client
+	// could send the one that the proxy does not overwrite.
+	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	e.UseEscapedPath, e.UnescapePathValues = true, false // a user's name may have a slash: unescapePath
 	e.RedirectTrailingSlash = false                      // it would believe X-Forwarded-Prefix
 	e.HandleMethodNotAllowed = true                      // with Allow, which gin sets

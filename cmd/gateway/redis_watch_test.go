@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -87,6 +88,25 @@ func TestANodeSaysWhyItWaitsForRedis(t *testing.T) {
 				t.Errorf("log:\n%s", said)
 			}
 		})
+	}
+}
+
+// TestANodeThatLosesRedisSaysWhy: /readyz does, as at the start (finding U4).
+func TestANodeThatLosesRedisSaysWhy(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	p := startProgram(t, []string{"GATEWAY_REDIS=" + server.URL()})
+	p.awaitReady(t)
+	server.Kill()
+	tick := time.NewTicker(50 * time.Millisecond) // between two looks
+	defer tick.Stop()
+	answer, deadline := "", time.Now().Add(patience)
+	for answer != "not ready: redis: connection refused\n" {
+		if time.Now().After(deadline) {
+			t.Fatalf("/readyz says %q", answer)
+		}
+		<-tick.C
+		answer = get(t, "http://"+p.public+"/readyz")
 	}
 }
 

@@ -32,8 +32,6 @@ const (
 	benchImage  = "gateway-bench:" + gatewayTag
 	secret      = "the secret of the lab, long enough for HS256"
 	apiKey      = "the key of the lab, long enough"
-	// redisPassword is known, as another release uses the same Redis.
-	redisPassword = "lab"
 )
 
 func main() {

@@ -134,6 +134,9 @@ func (w *world) goLive(ctx context.Context, to string) error {
 	return kubectl(ctx, "apply", "-f", "-").feed(strings.ReplaceAll(string(manifest), blue, "app.kubernetes.io/instance: "+to)).run()
 }
 
+// redisPassword is that of the first release's Redis, which another one uses too.
+const redisPassword = "lab"
+
 // blueGreen installs another release beside the first, on its Redis, switches the
 // Service, and takes the first one's pods away; and then back again.
 func (w *world) blueGreen(ctx context.Context) error {
