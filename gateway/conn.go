@@ -26,6 +26,7 @@ type conn struct {
 	hello     *hello // what the handshake said; nil once connected
 	limiter   limiter
 	badFrames int // in a row
+	late      late
 
 	// Times of the transport's clock; 0 for none.
 	deadline atomic.Int64 // at which the present phase must be over

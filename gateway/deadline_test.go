@@ -57,6 +57,35 @@ func TestArrayHasOneDeadline(t *testing.T) {
 	}
 }
 
+// TestFramesBackToBackHaveOneDeadline: what came while a frame waited for Redis in
+// vain does not wait once more, and what comes after that does (finding A10).
+func TestFramesBackToBackHaveOneDeadline(t *testing.T) {
+	t.Parallel()
+	m := redistest.Embedded(t)
+	p := redistest.NewProxy(t, m.Addr())
+	n := startNode(t, "a", dialRedis(t, p.Addr()))
+	c, _ := n.connect(t, "bob", "")
+	p.Blackhole(true)
+	start := time.Now()
+	const frames = 150 // more than are read at a time
+	for i := range frames {
+		c.send(`{"type":"publish","ref":%d,"channel":"open:1","data":1}`, i)
+	}
+	for i := range frames {
+		expectHas(t, c.expectError("unavailable"), frame{"ref": float64(i)})
+	}
+	if took := time.Since(start); took > answersWithin {
+		t.Errorf("they were answered after %v", took)
+	}
+	p.Blackhole(false)
+	await(t, func() error {
+		if f := c.reply(`{"type":"publish","ref":1,"channel":"open:1","data":1}`); f.str("type") != "published" {
+			return fmt.Errorf("got %v", f)
+		}
+		return nil
+	})
+}
+
 // TestArrayKeepsItsOrder: after a message that could not be published none of the
 // array is tried on its channel, so that who repeats them keeps their order
 // (finding A10).

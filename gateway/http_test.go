@@ -63,6 +63,20 @@ func TestBodiesAreNotWaitedFor(t *testing.T) {
 	}
 }
 
+// TestUpgradedConnectionsHaveNoDeadline: what bounds a request does not bound the
+// WebSocket that it becomes (finding H4).
+func TestUpgradedConnectionsHaveNoDeadline(t *testing.T) {
+	t.Parallel()
+	const handshake = 300 * time.Millisecond
+	n := startOne(t, func(cfg *gateway.Config) { cfg.HandshakeTimeout = handshake })
+	c, _ := n.connect(t, "alice", "")
+	for start := time.Now(); time.Since(start) < 3*handshake; {
+		c.send(`{"type":"ping","ref":1}`)
+		c.expect("pong")
+		<-time.After(handshake / 10)
+	}
+}
+
 // open opens a connection to a node. What is read from it ends in good time.
 func (n *node) open(t *testing.T, admin bool) (net.Conn, *bufio.Reader) {
 	t.Helper()

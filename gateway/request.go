@@ -16,33 +16,62 @@ const requestTimeout = 4500 * time.Millisecond
 
 // handle handles one message of the client: its requests, in order.
 func (c *conn) handle(binary bool, message []byte) {
-	if binary {
-		c.request(wire.DecodeBinary(message))
-		return
-	}
-	requests, err := wire.Split(message)
-	if err != nil {
-		c.request(wire.Request{}, err)
-		return
-	}
-	ctx, cancel := c.gw.requestContext()
+	ctx, cancel := c.frameContext()
 	defer cancel()
+	var told wire.Code
+	if binary {
+		r, err := wire.DecodeBinary(message)
+		told = c.respond(ctx, r, err)
+	} else if requests, err := wire.Split(message); err != nil {
+		told = c.respond(ctx, wire.Request{}, err)
+	} else {
+		told = c.respondAll(ctx, requests)
+	}
+	if told == wire.Unavailable && c.socket.Pending() {
+		c.late.at = time.Now()
+		c.late.deadline, _ = ctx.Deadline()
+	}
+}
+
+// late says that frames had come while one waited for Redis in vain.
+type late struct{ at, deadline time.Time }
+
+// lateFor is how soon after that a frame is handled if it is one of them: the reader
+// is at it already.
+const lateFor = 100 * time.Millisecond
+
+// frameContext bounds what a frame waits for Redis. One that has come while the one
+// before it waited in vain has the same deadline: else the last of many would be
+// answered after minutes.
+func (c *conn) frameContext() (context.Context, context.CancelFunc) {
+	before := c.late
+	c.late = late{}
+	if time.Since(before.at) > lateFor {
+		return c.gw.requestContext()
+	}
+	return context.WithDeadline(c.gw.life, before.deadline)
+}
+
+// respondAll handles the requests of an array. It returns the code of the error that
+// the client was told last.
+func (c *conn) respondAll(ctx context.Context, requests [][]byte) (told wire.Code) {
 	var failed unpublishable
 	for _, raw := range requests {
 		if c.socket.Cause() != nil {
-			return
+			break
 		}
 		r, err := wire.Decode(raw)
 		if err == nil {
 			err = failed.refuse(r)
 		}
-		if c.respond(ctx, r, err) == wire.Unavailable {
+		if told = c.respond(ctx, r, err); told == wire.Unavailable {
 			failed.add(r)
 		}
 	}
+	return told
 }
 
-// request handles a request that came alone, or the mistake that was found in it.
+// request handles a request that came with the handshake.
 func (c *conn) request(r wire.Request, err error) {
 	ctx, cancel := c.gw.requestContext()
 	defer cancel()

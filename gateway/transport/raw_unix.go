@@ -32,6 +32,15 @@ func readNow(fd uintptr, b []byte) (int, error) {
 	}
 }
 
+// peekNow reports whether there is something to read.
+func peekNow(raw syscall.RawConn) (found bool) {
+	_ = raw.Control(func(fd uintptr) { // on one that is closed nothing is found
+		n, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
+		found = err == nil && n > 0
+	})
+	return found
+}
+
 func wouldBlock(err error) bool { return errors.Is(err, syscall.EAGAIN) }
 
 // rawWrite is one write through a RawConn. It is pooled with the closure that

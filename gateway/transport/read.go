@@ -196,6 +196,7 @@ func (c *Conn) decode() (closed *Cause) {
 				c.sendPong(ping[:pinged])
 				pinged = -1
 			}
+			c.in.head = c.in.tail - len(b)
 			c.handle(f)
 		case eventPing:
 			pinged = copy(ping[:], f.data)
