@@ -219,6 +219,29 @@ func TestSessionMovedToAConnectionThatWasGivenUp(t *testing.T) {
 	}
 }
 
+// TestNodeThatTookTheSessionGoes (finding B13): the connection to move to has taken
+// the session, and is closed before it is connected.
+func TestNodeThatTookTheSessionGoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		taken := make(chan struct{})
+		p := run(t, "alice", "", serveMemory(t, scripted(t, func(t *testing.T, conn *websocket.Conn) {
+			welcome(t, conn, 30)
+			say(conn, `{"type":"goaway","reason":"drain","after_ms":10,"deadline_ms":60000}`)
+			<-taken
+			_ = conn.Close(4002, "moved")
+		}, func(_ *testing.T, conn *websocket.Conn) {
+			_, _, _ = conn.Read(context.Background())
+			close(taken)
+			_ = conn.Close(1012, "node is shutting down")
+		}, staying)).over(nil))
+		pass(time.Minute)
+		if len(p.ended) > 0 || p.told("connected to scripted resumed false handover false")+p.told("connected to scripted resumed false handover true") != 2 {
+			t.Errorf("ended: %d, news %q", len(p.ended), p.news)
+		}
+	})
+}
+
 // hearing answers nothing.
 func hearing(_ *testing.T, conn *websocket.Conn) { hear(conn) }
 
