@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -122,7 +124,9 @@ func TestFailedAttemptsAreTold(t *testing.T) {
 // TestTLSAgainstPlain (finding U2): the mistake of a scheme is told as such.
 func TestTLSAgainstPlain(t *testing.T) {
 	t.Parallel()
-	plain, secure := httptest.NewServer(http.NotFoundHandler()), httptest.NewTLSServer(http.NotFoundHandler())
+	plain, secure := httptest.NewServer(http.NotFoundHandler()), httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
 	t.Cleanup(plain.Close)
 	t.Cleanup(secure.Close)
 	for address, want := range map[string]string{
