@@ -22,8 +22,8 @@ const (
 	// addresses are those of a machine that has just vanished, 99 of 100 clients
 	// are back within five seconds so.
 	joinAfter = 2 * time.Second
-	joinEvery = 300 * time.Millisecond
-	joinMost  = 7
+	joinEvery = 250 * time.Millisecond
+	joinMost  = 9
 	// joinFew is joinMost once joinMost had no answer: it is not one machine of
 	// several, and if it is too much load, handshakes would only add to it.
 	joinFew = 2

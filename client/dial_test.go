@@ -18,10 +18,10 @@ import (
 )
 
 // TestClientsAreBackSoonAfterAMachineVanished: also one whom its way leads there
-// six times of seven.
+// eight times of nine.
 func TestClientsAreBackSoonAfterAMachineVanished(t *testing.T) {
 	t.Parallel()
-	for lost := range 7 {
+	for lost := range 9 {
 		synctest.Test(t, func(t *testing.T) {
 			m := serveMemory(t, scripted(t, staying, staying))
 			conns := make(chan net.Conn, 1)
@@ -136,14 +136,14 @@ func TestHandshakesThatFailBesideOthers(t *testing.T) {
 	})
 }
 
-// TestAGatewayThatAnswersNobodyIsNotFlooded: seven handshakes the first time, two
+// TestAGatewayThatAnswersNobodyIsNotFlooded: nine handshakes the first time, two
 // at a time from then on, until one is answered.
 func TestAGatewayThatAnswersNobodyIsNotFlooded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := serveMemory(t, scripted(t, staying))
 		m.dial = func(ctx context.Context, n int) error {
-			if n <= 7+2+2 {
+			if n <= 9+2+2 {
 				return m.dead(ctx)
 			}
 			return nil
@@ -153,7 +153,7 @@ func TestAGatewayThatAnswersNobodyIsNotFlooded(t *testing.T) {
 		pass(time.Minute)
 		p.connected(t)
 		all := told.get()
-		if len(all) != 3 || m.dialled.Load() != 12 {
+		if len(all) != 3 || m.dialled.Load() != 14 {
 			t.Fatalf("dialled %d times, told %+v", m.dialled.Load(), all)
 		}
 		if want := "client: connect: no answer within 10s"; all[0].Err.Error() != want || all[2].Err.Error() != want {

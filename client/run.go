@@ -55,8 +55,8 @@ type runner struct {
 	attempts   int       // to move
 	refresh    time.Time // when the token is to be replaced
 	unanswered bool      // no handshake had an answer the last time
-	// Connect requests that were given up unanswered, and when the last one was: the
-	// gateway may still move the session to their connections.
+	// Connect requests whose connection ended without an answer, and when the last
+	// one was: the gateway has moved the session to them, perhaps, or still will.
 	given   int
 	givenAt time.Time
 }
@@ -106,8 +106,8 @@ func (r *runner) open(ctx context.Context) (*link, *frame, error) {
 		return nil, nil, err
 	}
 	f, err := l.connect(ctx)
-	if closed := (*CloseError)(nil); err != nil && !errors.As(err, &closed) {
-		r.given, r.givenAt = r.given+1, time.Now()
+	if err != nil && !isMoved(err) {
+		r.give()
 	}
 	if err == nil && r.losesPlace(f) {
 		err = &Error{Code: string(wire.Unavailable), Message: "where the device has read its inbox is not known now"}
@@ -128,9 +128,17 @@ func (r *runner) fail(f Failed) {
 	}
 }
 
-// givenLife is for how long the gateway may still act on a connect request that was
-// given up: it answers within five seconds, unless its node stands still.
+// givenLife is for how long the gateway may still act on a connect request whose
+// connection has ended: it answers within five seconds, unless its node stands still.
 const givenLife = time.Minute
+
+// give counts a connect request that was given up, or closed for, unanswered.
+func (r *runner) give() {
+	if time.Since(r.givenAt) > givenLife {
+		r.given = 0
+	}
+	r.given, r.givenAt = r.given+1, time.Now()
+}
 
 // excuse returns why a connection has ended, where 4002 is for one that the client
 // itself has given up.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -122,7 +124,9 @@ func TestFailedAttemptsAreTold(t *testing.T) {
 // TestTLSAgainstPlain (finding U2): the mistake of a scheme is told as such.
 func TestTLSAgainstPlain(t *testing.T) {
 	t.Parallel()
-	plain, secure := httptest.NewServer(http.NotFoundHandler()), httptest.NewTLSServer(http.NotFoundHandler())
+	plain, secure := httptest.NewServer(http.NotFoundHandler()), httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
 	t.Cleanup(plain.Close)
 	t.Cleanup(secure.Close)
 	for address, want := range map[string]string{
@@ -217,6 +221,29 @@ func TestSessionMovedToAConnectionThatWasGivenUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNodeThatTookTheSessionGoes (finding B13): the connection to move to has taken
+// the session, and is closed before it is connected.
+func TestNodeThatTookTheSessionGoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		taken := make(chan struct{})
+		p := run(t, "alice", "", serveMemory(t, scripted(t, func(t *testing.T, conn *websocket.Conn) {
+			welcome(t, conn, 30)
+			say(conn, `{"type":"goaway","reason":"drain","after_ms":10,"deadline_ms":60000}`)
+			<-taken
+			_ = conn.Close(4002, "moved")
+		}, func(_ *testing.T, conn *websocket.Conn) {
+			_, _, _ = conn.Read(context.Background())
+			close(taken)
+			_ = conn.Close(1012, "node is shutting down")
+		}, staying)).over(nil))
+		pass(time.Minute)
+		if len(p.ended) > 0 || p.told("connected to scripted resumed false handover false")+p.told("connected to scripted resumed false handover true") != 2 {
+			t.Errorf("ended: %d, news %q", len(p.ended), p.news)
+		}
+	})
 }
 
 // hearing answers nothing.
