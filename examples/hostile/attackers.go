@@ -23,16 +23,13 @@ const (
 	asSink      = "as-sink"
 )
 
-// niceness leaves the processor to those who are measured.
-const niceness = 10
-
 // begins does what a process of this program does that was started by another, and
 // reports whether this is one.
 func begins(what string) bool {
 	if what != asAttackers && what != asSink {
 		return false
 	}
-	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness) // not everywhere allowed
+	renice(attackersNice)
 	in := bufio.NewReader(os.Stdin)
 	orders, err := in.ReadBytes('\n')
 	if err != nil {

@@ -43,6 +43,7 @@ func main() {
 	seconds := flag.Int("seconds", 30, "how long the attack is")
 	control := flag.Bool("control", false, "take one defence after the other from the gateway: each time it must fail")
 	flag.Parse()
+	renice(measuredNice)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	d := time.Duration(*seconds) * time.Second

@@ -3,6 +3,7 @@ package attack
 import (
 	"bufio"
 	"bytes"
+	"compress/flate"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -196,8 +197,12 @@ func (p *peer) react(d time.Duration) (end string) {
 	}
 }
 
-// shown is how much of a message is looked at.
-const shown = 160
+const (
+	// shown is how much of a message is looked at.
+	shown = 160
+	// shownOf is of how much of it that is, if it is compressed.
+	shownOf = 2048
+)
 
 // read reads a frame and returns what it is called.
 func (p *peer) read() (string, error) {
@@ -205,12 +210,21 @@ func (p *peer) read() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b := make([]byte, min(n, shown))
+	look := int64(shown)
+	if first&rsv1 != 0 {
+		look = shownOf
+	}
+	b := make([]byte, min(n, look))
 	if _, err := io.ReadFull(p.r, b); err != nil {
 		return "", err
 	}
 	if _, err := io.CopyN(io.Discard, p.r, n-int64(len(b))); err != nil {
 		return "", err
+	}
+	if first&rsv1 != 0 {
+		inflated := make([]byte, shown)
+		got, _ := io.ReadFull(flate.NewReader(bytes.NewReader(b)), inflated) // what is not there is cut off
+		first, b = first&^rsv1, inflated[:got]
 	}
 	return name(first, b), nil
 }
@@ -236,8 +250,6 @@ func (p *peer) readHeader() (first byte, n int64, err error) {
 // an error also the code.
 func name(first byte, payload []byte) string {
 	switch {
-	case first&rsv1 != 0:
-		return "compressed"
 	case first == fin|0x8 && len(payload) >= 2:
 		return fmt.Sprint("closed ", binary.BigEndian.Uint16(payload))
 	case first == fin|0x8:

@@ -7,8 +7,11 @@ import (
 )
 
 // heldTooLong is by when the gateway is to have ended a request that does not go
-// on: handshake_timeout is 10 s, and the answer may take as long.
-const heldTooLong = 21 * time.Second
+// on: handshake_timeout is 10 s, and so is what an answer may take.
+const heldTooLong = 18 * time.Second
+
+// draining is how long what waits in a small window may take to come.
+const draining = 4 * time.Second
 
 // slowRounds is how often each slow request is made.
 const slowRounds = 6
@@ -92,7 +95,7 @@ func (f *front) slow(ctx context.Context, r slowRequest) {
 		}
 	}
 	switch {
-	case r.unread && ctx.Err() == nil && p.ends(time.Second):
+	case r.unread && ctx.Err() == nil && p.ends(draining):
 		f.saw("ended")
 	case ctx.Err() != nil:
 		f.saw("too short to say")
