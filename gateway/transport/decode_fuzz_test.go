@@ -220,6 +220,13 @@ func knownDifference(m surveyed, d *decoder, ours, theirs decoded) bool {
 		next = theirs.messages[len(ours.messages)]
 	}
 	switch {
+	case ours.why == InvalidText && next != "":
+		// The library leaves UTF-8 to its user (RFC 6455, section 8.1).
+		return strings.HasPrefix(next, "text ") && !utf8.ValidString(next)
+	case ours.why == InvalidText:
+		// The same in the reason of a close frame, which it answers with its code (RFC
+		// 6455, section 5.5.1).
+		return m.badReason && theirs.failed && theirs.code != 0
 	case ours.why == nil && ours.code == 0 && !d.idle() && theirs.code == 0:
 		// The library takes the end of the stream inside a message for the message's,
 		// and lets no more than that one through. A message has all of its frames (RFC
@@ -239,13 +246,6 @@ func knownDifference(m surveyed, d *decoder, ours, theirs decoded) bool {
 	case m.stopped == tooMany:
 		// The library has no limit (RFC 6455, section 10.4).
 		return ours.why == Flood
-	case ours.why == InvalidText && next != "":
-		// The library leaves UTF-8 to its user (RFC 6455, section 8.1).
-		return strings.HasPrefix(next, "text ") && !utf8.ValidString(next)
-	case ours.why == InvalidText:
-		// The same in the reason of a close frame, which it answers with its code (RFC
-		// 6455, section 5.5.1).
-		return m.badReason && theirs.failed && theirs.code != 0
 	}
 	return false
 }
