@@ -44,7 +44,7 @@ func (e *echo) Gone()      { close(e.gone) }
 func (e *echo) Do() { e.Start(nil) }
 
 // patience is how long a test waits for what must come.
-const patience = 30 * time.Second
+const patience = 20 * time.Second
 
 // runTransport returns a transport that runs until the test is over.
 func runTransport(t testing.TB, cfg Config) *Transport {
