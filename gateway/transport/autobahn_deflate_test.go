@@ -50,7 +50,7 @@ func compression() (cases []autobahnCase) {
 		}
 		for j, size := range deflateSizes {
 			c := autobahnCase{name: fmt.Sprintf("12.%d.%d", i+1, j+1), limit: 1 << 18, deflates: true}
-			for at := range 2 {
+			for at := range 1 + min(1, 16_384/size[0]) {
 				message := corpus[at*1000:][:size[0]]
 				fragment := size[1]
 				if fragment == 0 {

@@ -24,7 +24,7 @@ import (
 //     goes; beyond it, and beyond 1,024 fragments, the answer is 1009 and 1008. The
 //     performance that 9.* measures is not: a message of 4 MiB is one of 1 MiB, 1,000
 //     round trips are 20.
-//   - 12.*, 13.*: two messages of a case rather than 1,000, with data of our own. Both
+//   - 12.*, 13.*: one or two messages of a case rather than 1,000, with data of our own. Both
 //     directions are without context takeover, so nothing is kept from one message to
 //     the next. Who wants a smaller window of the server (13.3, 13.5, 13.7) is not
 //     compressed for: the library answers the handshake.
