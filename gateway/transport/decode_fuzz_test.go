@@ -336,7 +336,11 @@ func survey(b []byte, compresses bool) (m surveyed) {
 			m.messages = append(m.messages, surveyedMessage{compressed: first&0x40 != 0})
 		}
 		frames++
-		if announced += length; announced > fuzzLimit {
+		most := uint64(fuzzLimit)
+		if m.messages[len(m.messages)-1].compressed {
+			most += uint64(deflateSlack(fuzzLimit))
+		}
+		if announced += length; announced > most {
 			m.stopped = tooBig
 			return m
 		}
