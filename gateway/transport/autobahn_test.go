@@ -78,6 +78,9 @@ func (c autobahnCase) run(t *testing.T) {
 			t.Errorf("%s: got %d frames %.200q, want %.200q, %q", name, len(got), got, c.want, c.end())
 		}
 		if tcp, ok := peer.(*net.TCPConn); ok {
+			if pongs, _ := pongsOf(got); !slices.IsSorted(pongs) { // none of these had to wait
+				t.Errorf("pongs out of order: %q", pongs)
+			}
 			if n, err := tcp.Read(make([]byte, 1)); n > 0 || err == nil {
 				t.Errorf("something follows the close frame")
 			}
@@ -168,22 +171,14 @@ func (c autobahnCase) write(to net.Conn, frames [][]byte) {
 	}
 }
 
-// satisfied reports whether all came that was wanted. A pong may stand for those
-// before it, and overtake what waits to be sent.
+// satisfied reports whether all came that was wanted: the messages in order, and pongs
+// of which one may stand for those before it, and overtake what waits to be sent.
 func (c autobahnCase) satisfied(got []string) bool {
-	isPong := func(s string) bool { return strings.HasPrefix(s, "pong ") }
-	split := func(frames []string) (messages, pongs []string) {
-		for _, s := range frames {
-			if isPong(s) {
-				pongs = append(pongs, s)
-			} else if !strings.HasPrefix(s, "close") && s != "" {
-				messages = append(messages, s)
-			}
-		}
-		return messages, pongs
+	wantPongs, want := pongsOf(c.want)
+	pongs, messages := pongsOf(got)
+	if !slices.Equal(messages, want) || len(wantPongs) > 0 && !slices.Contains(pongs, wantPongs[len(wantPongs)-1]) {
+		return false
 	}
-	wantMessages, wantPongs := split(c.want)
-	messages, pongs := split(got)
 	for _, pong := range pongs { // each once
 		i := slices.Index(wantPongs, pong)
 		if i < 0 {
@@ -191,20 +186,20 @@ func (c autobahnCase) satisfied(got []string) bool {
 		}
 		wantPongs = slices.Delete(wantPongs, i, i+1)
 	}
-	if last := c.lastPong(); last != "" && !slices.Contains(pongs, last) {
-		return false
-	}
-	return slices.Equal(messages, wantMessages)
+	return true
 }
 
-// lastPong returns the pong that nothing may stand for; "" if there is none.
-func (c autobahnCase) lastPong() (last string) {
-	for _, s := range c.want {
-		if strings.HasPrefix(s, "pong ") {
-			last = s
+// pongsOf tells pongs from messages.
+func pongsOf(frames []string) (pongs, messages []string) {
+	for _, s := range frames {
+		switch {
+		case strings.HasPrefix(s, "pong "):
+			pongs = append(pongs, s)
+		case s != "" && !strings.HasPrefix(s, "close"):
+			messages = append(messages, s)
 		}
 	}
-	return last
+	return pongs, messages
 }
 
 func clientText(s string) []byte   { return wiretest.ClientFrame(wire.OpText, s) }
