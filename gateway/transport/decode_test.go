@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -81,12 +82,28 @@ func announce(first byte, size uint64, in int) []byte {
 
 // deflated returns what a message is compressed to: without the marker at the end.
 func deflated(message string) string {
-	var out bytes.Buffer
-	w, _ := flate.NewWriter(&out, flate.BestCompression)
-	_, _ = io.WriteString(w, message)
-	_ = w.Flush()
-	return strings.TrimSuffix(out.String(), "\x00\x00\xff\xff")
+	return strings.TrimSuffix(compress(message, (*flate.Writer).Flush), "\x00\x00\xff\xff")
 }
+
+// final returns what a message is compressed to by a final block (RFC 7692, section
+// 7.2.3.4).
+func final(message string) string { return compress(message, (*flate.Writer).Close) + "\x00" }
+
+func compress(message string, end func(*flate.Writer) error) string {
+	var out bytes.Buffer
+	w := compressors.Get().(*flate.Writer)
+	defer compressors.Put(w)
+	w.Reset(&out)
+	_, _ = io.WriteString(w, message)
+	_ = end(w)
+	return out.String()
+}
+
+// compressors are what a fuzzer would spend its time on making.
+var compressors = sync.Pool{New: func() any {
+	w, _ := flate.NewWriter(nil, flate.BestCompression)
+	return w
+}}
 
 // manyFrames returns a stream of frames of all forms, one of them of so many bytes, and
 // what is in it.
