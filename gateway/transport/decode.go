@@ -161,7 +161,13 @@ func (d *decoder) begins(h *header) *Cause {
 		return Violation
 	case h.rsv != 0 && (h.rsv != wire.RSV1 || !d.compresses || inMessage):
 		return Violation
-	case h.payload > uint64(d.limit):
+	}
+	most := d.limit
+	if h.rsv != 0 || inMessage && p.compressed {
+		most += deflateSlack(d.limit)
+	}
+	switch {
+	case h.payload > uint64(most):
 		return TooBig
 	case !inMessage:
 		return nil
@@ -169,13 +175,18 @@ func (d *decoder) begins(h *header) *Cause {
 	p.fragments++
 	p.announced += int(h.payload)
 	switch {
-	case p.announced > d.limit:
+	case p.announced > most:
 		return TooBig
 	case p.fragments > maxFragments:
 		return Flood
 	}
 	return nil
 }
+
+// deflateSlack returns by how much a message of n bytes may grow when it is
+// compressed: what does not shrink is stored, with five bytes for every 16 KiB or
+// less.
+func deflateSlack(n int) int { return n>>8 + 64 }
 
 // payload takes in bytes of a frame's payload, of which got have come before.
 func (d *decoder) payload(h *header, got int, b []byte) (found, []byte, *Cause) {
