@@ -44,6 +44,7 @@ type wish struct {
 	number  uint64
 	session *session.Session
 	change  presenceChange
+	last    bool // of a session that is not this node's any more: it is not looked at again
 }
 
 // presenceBatch is how many changes are on their way at a time: what fills a
@@ -83,7 +84,7 @@ func (p *presence) change(ctx context.Context, s *session.Session, change presen
 			continue
 		}
 		p.wishes++
-		m, w := membership{s.ID, channel}, wish{p.wishes, s, change}
+		m, w := membership{s.ID, channel}, wish{number: p.wishes, session: s, change: change}
 		p.wanted[m], due[m] = w, w
 	}
 	p.mu.Unlock()
@@ -162,20 +163,34 @@ func (p *presence) carryOut(ctx context.Context, channel string, w wish) error {
 	if s.Connected() {
 		return nil
 	}
-	return p.leaveIfGone(ctx, channel, s)
+	there, err := p.leaveIfGone(ctx, channel, s)
+	if there && !w.last {
+		p.lookAgain(s, channel)
+	}
+	return err
 }
 
 // leaveIfGone ends a membership of a session that has ended, or moved, while it was
 // entered, be it now or in an attempt without an answer: who told of its end, or its
-// new owner who left the channel, may have come before.
-func (p *presence) leaveIfGone(ctx context.Context, channel string, s *session.Session) error {
+// new owner who left the channel, may have come before. It reports whether the
+// session is there, as far as the registry knows.
+func (p *presence) leaveIfGone(ctx context.Context, channel string, s *session.Session) (there bool, err error) {
 	alive, err := p.gw.sessions.Alive(ctx, []session.Ref{{
 		User: s.User, ID: s.ID, Channel: channel, Generation: s.Generation,
 	}})
 	if err != nil || alive[0] {
-		return err
+		return err == nil, err
 	}
-	return p.tell(ctx, presenceLeave, channel, session.Gone{ID: s.ID, User: s.User}, s.Generation)
+	return false, p.tell(ctx, presenceLeave, channel, session.Gone{ID: s.ID, User: s.User}, s.Generation)
+}
+
+// lookAgain has a membership of a session that has moved looked at once more: its new
+// owner may just be leaving the channel, and the registry told of it after presence.
+func (p *presence) lookAgain(s *session.Session, channel string) {
+	time.AfterFunc(requestTimeout, func() {
+		p.wish(wish{session: s, change: presenceJoin, last: true}, channel)
+		p.wakeUp()
+	})
 }
 
 // wants reports whether a wish is the last one for its membership.

@@ -58,7 +58,7 @@ func (p *presence) enterAgain(ctx context.Context) error {
 		}
 		for _, m := range c.memberships() {
 			if _, ok := channels[m.channel.name]; ok {
-				p.wish(c.session, m.channel.name)
+				p.wish(wish{session: c.session, change: presenceJoin}, m.channel.name)
 			}
 		}
 	}
@@ -69,7 +69,7 @@ func (p *presence) enterAgain(ctx context.Context) error {
 // others may have taken it for over.
 func (p *presence) restored(c *conn) {
 	for _, m := range c.memberships() {
-		p.wish(c.session, m.channel.name)
+		p.wish(wish{session: c.session, change: presenceJoin}, m.channel.name)
 	}
 	p.wakeUp()
 }
@@ -87,7 +87,7 @@ func (p *presence) lost(c *conn) {
 	// The registry knew each channel before the session entered it. The connection's
 	// own list has a lock that may not be taken here.
 	for _, channel := range c.session.Channels() {
-		p.wish(c.session, channel)
+		p.wish(wish{session: c.session, change: presenceJoin}, channel)
 	}
 	p.wakeUp()
 }
@@ -130,17 +130,19 @@ func (p *presence) forgetEntered() {
 }
 
 // wish has a session enter a channel soon if that has presence, unless there is a
-// wish for it. One of a session that the node has lost is looked at.
-func (p *presence) wish(s *session.Session, channel string) {
+// wish for it, not of an earlier connection. One of a session that the node has lost is
+// looked at.
+func (p *presence) wish(w wish, channel string) {
 	if !p.gw.cfg.class(channel).Presence {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	m := membership{s.ID, channel}
-	if _, ok := p.wanted[m]; !ok {
+	m := membership{w.session.ID, channel}
+	if known, ok := p.wanted[m]; !ok || known.session.Generation < w.session.Generation {
 		p.wishes++
-		p.wanted[m] = wish{p.wishes, s, presenceJoin}
+		w.number = p.wishes
+		p.wanted[m] = w
 	}
 }
 
