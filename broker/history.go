@@ -31,7 +31,7 @@ func (b *Broker) Head(ctx context.Context, channel string, since ID) (Head, erro
 // Read returns up to limit messages after a position, oldest first. They follow
 // on that position without a gap if, and only if, the first one's Prev is it.
 func (b *Broker) Read(ctx context.Context, channel string, after ID, limit int) ([]Message, error) {
-	if after == maxID {
+	if after == MaxID {
 		return nil, nil // to Redis, "after the last one" is a syntax error
 	}
 	reply, err := b.batch.do(ctx, "XRANGE", b.layout.stream(channel), "("+after.String(), "+", "COUNT", limit)
@@ -54,10 +54,28 @@ type Page struct {
 // ReadPage is Read for who must not have more than so much in memory: a page ends
 // with the message that reaches the bytes.
 func (b *Broker) ReadPage(ctx context.Context, channel string, after ID, limit, bytes int) (Page, error) {
-	if after == maxID {
+	if after == MaxID {
 		return Page{}, nil
 	}
-	reply, err := b.batch.eval(ctx, pageScript, []string{b.layout.stream(channel)}, after.String(), limit, bytes)
+	return b.readPage(ctx, channel, "XRANGE", "("+after.String(), "+", limit, bytes)
+}
+
+// ReadPageBack is ReadPage for what is before a position, newest first. MaxID stands
+// for the end of the channel.
+func (b *Broker) ReadPageBack(ctx context.Context, channel string, before ID, limit, bytes int) (Page, error) {
+	from := "+"
+	switch before {
+	case ID{}:
+		return Page{}, nil
+	case MaxID:
+	default:
+		from = "(" + before.String()
+	}
+	return b.readPage(ctx, channel, "XREVRANGE", from, "-", limit, bytes)
+}
+
+func (b *Broker) readPage(ctx context.Context, channel, command, from, to string, limit, bytes int) (Page, error) {
+	reply, err := b.batch.eval(ctx, pageScript, []string{b.layout.stream(channel)}, command, from, to, limit, bytes)
 	if err != nil {
 		return Page{}, fmt.Errorf("broker: read page: %w", err)
 	}

@@ -13,8 +13,8 @@ import (
 // is the position before the first message.
 type ID struct{ MS, Seq uint64 }
 
-// maxID is the greatest id there can be.
-var maxID = ID{math.MaxUint64, math.MaxUint64}
+// MaxID is the greatest id there can be.
+var MaxID = ID{math.MaxUint64, math.MaxUint64}
 
 var errID = errors.New("broker: not a message id")
 

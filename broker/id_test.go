@@ -9,7 +9,7 @@ func TestParseID(t *testing.T) {
 	for s, want := range map[string]ID{
 		"0-0":             {},
 		"1763672400123-7": {1763672400123, 7},
-		"18446744073709551615-18446744073709551615": maxID,
+		"18446744073709551615-18446744073709551615": MaxID,
 	} {
 		if got, err := ParseID(s); err != nil || got != want {
 			t.Errorf("ParseID(%q) = %v, %v, want %v", s, got, err, want)
@@ -26,7 +26,7 @@ func TestParseID(t *testing.T) {
 }
 
 func TestIDsCompareNumerically(t *testing.T) {
-	ascending := []ID{{}, {0, 1}, {9, 10}, {10, 9}, {10, 10}, {100, 0}, maxID}
+	ascending := []ID{{}, {0, 1}, {9, 10}, {10, 9}, {10, 10}, {100, 0}, MaxID}
 	for i, a := range ascending {
 		for j, b := range ascending {
 			if got, want := a.Compare(b), cmp.Compare(i, j); got != want {

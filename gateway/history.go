@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"wssgateway/broker"
 	"wssgateway/gateway/wire"
@@ -13,7 +15,8 @@ const (
 	historyBytes = 512 << 10
 )
 
-// history answers with what is kept of a channel after a position.
+// history answers with what is kept of a channel after a position, or with the last of
+// what is before one.
 func (c *conn) history(ctx context.Context, r wire.Request) error {
 	if err := checkChannel(r.Channel); err != nil {
 		return err
@@ -21,6 +24,10 @@ func (c *conn) history(ctx context.Context, r wire.Request) error {
 	p, ok := parsePosition(r.Since)
 	if !ok {
 		return mistake(wire.BadRequest, "since: is not a position")
+	}
+	before, err := historyBefore(r)
+	if err != nil {
+		return err
 	}
 	if !c.grant.Load().maySubscribe(&c.gw.cfg, r.Channel) {
 		return mistake(wire.Forbidden, "you may not read this channel")
@@ -34,20 +41,75 @@ func (c *conn) history(ctx context.Context, r wire.Request) error {
 	if r.Limit == 0 {
 		r.Limit = historyDefault
 	}
-	free, err := c.gw.reserve(ctx, historyBytes+c.gw.pageCost())
+	free, err := c.gw.reserve(ctx, 2*historyBytes+c.gw.pageCost())
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot read now, try again")
 	}
 	defer free()
+	o := wire.NewObject("history", r.Ref).Str("channel", r.Channel)
+	if r.Back {
+		messages, more, err := c.gw.readHistoryBack(ctx, r.Channel, before, r.Limit)
+		if err != nil {
+			return mistake(wire.Unavailable, "cannot read now, try again")
+		}
+		c.send(o.Raw("messages", messages).Bool("more", more))
+		return nil
+	}
 	h, err := c.gw.readHistory(ctx, r.Channel, p, r.Limit)
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot read now, try again")
 	}
-	c.send(wire.NewObject("history", r.Ref).
-		Str("channel", r.Channel).
-		Raw("messages", string(h.messages)+"]").
-		Bool("recovered", h.recovered))
+	c.send(o.Raw("messages", string(h.messages)+"]").Bool("recovered", h.recovered))
 	return nil
+}
+
+// historyBefore returns before what messages are asked for, if they are.
+func historyBefore(r wire.Request) (broker.ID, error) {
+	switch {
+	case r.Back && r.Since != "":
+		return broker.ID{}, mistake(wire.BadRequest, "since and before: give one of them")
+	case r.Before == "":
+		return broker.MaxID, nil
+	}
+	id, err := broker.ParseID(r.Before)
+	if err != nil {
+		return id, mistake(wire.BadRequest, "before: is not the id of a message")
+	}
+	return id, nil
+}
+
+// readHistoryBack returns up to limit messages before a position, and fewer if they
+// are large, as a JSON array, oldest first. more: there are older ones.
+func (g *Gateway) readHistoryBack(ctx context.Context, channel string, before broker.ID, limit int) (array string, more bool, err error) {
+	var elements []string // newest first
+	size := 0
+	more = true
+	for more && len(elements) < limit && size < historyBytes {
+		page, err := g.readPageBack(ctx, channel, before, limit-len(elements), historyBytes-size)
+		if err != nil {
+			return "", false, err
+		}
+		for _, m := range page.Messages {
+			before = m.ID
+			element, err := appendHistory(nil, m)
+			if err != nil {
+				g.hub.refuse(channel, err)
+				continue
+			}
+			size += len(element)
+			elements = append(elements, string(element))
+		}
+		more = page.More
+	}
+	if more { // a bound has ended it, which may have been at the oldest one
+		page, err := g.readPageBack(ctx, channel, before, 1, 1)
+		if err != nil {
+			return "", false, err
+		}
+		more = len(page.Messages) > 0
+	}
+	slices.Reverse(elements)
+	return "[" + strings.Join(elements, ",") + "]", more, nil
 }
 
 // history is what is read of a channel to answer a request.

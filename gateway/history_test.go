@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -170,4 +171,56 @@ func TestPagesWaitForMemory(t *testing.T) {
 		return nil
 	})
 	ask("history")
+}
+
+// TestHistoryBack scrolls back from the end: nothing is left out or repeated, and
+// more is said as long as there is any.
+func TestHistoryBack(t *testing.T) {
+	t.Parallel()
+	backends(t, func(t *testing.T, connect func() redis.UniversalClient) {
+		n := startNode(t, "a", connect(), deep)
+		c, _ := n.connect(t, "alice", "")
+		var published []string
+		for i := range 30 {
+			size := []int{1, 50, 3000}[i%3]
+			published = append(published, n.publish(t, fmt.Sprintf(`{"channel":"deep:1","data":%q}`, strings.Repeat("x", size))))
+		}
+		c.send(`{"type":"history","ref":1,"channel":"deep:2","before":""}`)
+		if f := c.expect("history"); len(f["messages"].([]any)) != 0 || f["more"] != false {
+			t.Errorf("of an empty channel: %v", f)
+		}
+		for _, limit := range []int{1, 7, 10, 30, 100} {
+			var read []string
+			before := ""
+			for more := true; more; {
+				c.send(`{"type":"history","ref":1,"channel":"deep:1","before":%q,"limit":%d}`, before, limit)
+				f := c.expect("history")
+				var ids []string
+				for _, m := range f["messages"].([]any) {
+					ids = append(ids, frame(m.(map[string]any)).str("id"))
+				}
+				if len(ids) == 0 {
+					t.Fatalf("limit %d: nothing before %q: %v", limit, before, f)
+				}
+				read = append(ids, read...)
+				before, more = ids[0], f["more"] == true
+				if _, has := f["recovered"]; has {
+					t.Error("recovered is told of what is before a position")
+				}
+			}
+			if !slices.Equal(read, published) {
+				t.Errorf("limit %d: read %d messages, published %d", limit, len(read), len(published))
+			}
+		}
+		c.send(`{"type":"history","ref":1,"channel":"deep:1","before":%q}`, published[0])
+		if f := c.expect("history"); len(f["messages"].([]any)) != 0 || f["more"] != false {
+			t.Errorf("before the first: %v", f)
+		}
+		for _, bad := range []string{`"before":"x"`, `"before":"0-0-0"`, `"before":5`, fmt.Sprintf(`"before":"","since":%q`, published[1])} {
+			c.send(`{"type":"history","ref":1,"channel":"deep:1",%s}`, bad)
+			c.expectError("bad_request")
+		}
+		c.send(`{"type":"history","ref":1,"channel":"deep:1","before":"0-0"}`)
+		c.expect("history")
+	})
 }

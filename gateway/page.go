@@ -33,3 +33,8 @@ func (g *Gateway) pageCost() int64 {
 func (g *Gateway) readPage(ctx context.Context, channel string, after broker.ID, limit, bytes int) (broker.Page, error) {
 	return g.broker.ReadPage(ctx, channel, after, min(limit, pageMessages), min(bytes, pageBytes))
 }
+
+// readPageBack is readPage for what is before a message, newest first.
+func (g *Gateway) readPageBack(ctx context.Context, channel string, before broker.ID, limit, bytes int) (broker.Page, error) {
+	return g.broker.ReadPageBack(ctx, channel, before, min(limit, pageMessages), min(bytes, pageBytes))
+}

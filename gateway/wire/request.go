@@ -21,6 +21,8 @@ type Request struct {
 	Channel  string
 	To       string // publish
 	Since    string // subscribe, history: a position, "0" or ""
+	Before   string // history: an id, or "" for the end
+	Back     bool   // history: Before was given, if only an empty one
 	ID       string // ack: the id of a message
 	Event    string // publish
 	Key      string // publish
@@ -144,6 +146,9 @@ func (r *Request) set(name, value []byte) (err error) {
 		r.To, err = str(value)
 	case `"since"`:
 		r.Since, err = str(value)
+	case `"before"`:
+		r.Back = string(value) != "null"
+		r.Before, err = str(value)
 	case `"id"`:
 		r.ID, err = str(value)
 	case `"event"`:
