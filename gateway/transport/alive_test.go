@@ -373,3 +373,24 @@ func TestHalfAMessageIsNone(t *testing.T) {
 		})
 	}
 }
+
+// TestNothingIsKeptAfterTheEnd: of a connection that has ended only the answer to the
+// close frame is waited for, not what its peer still sends.
+func TestNothingIsKeptAfterTheEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bubbled) {
+		c, p := b.connect(nil, true)
+		c.Fail(Overloaded)
+		_, _ = p.Write(wiretest.Masked(byte(wire.OpBinary), strings.Repeat("x", 10_000)))
+		synctest.Wait()
+		if size := c.decoder.size(); size > partialSize {
+			t.Errorf("%d bytes are kept", size)
+		}
+		_, _ = p.Write(wiretest.ClientFrame(wire.OpClose, "\x03\xf5"))
+		synctest.Wait()
+		select {
+		case <-c.gone:
+		default:
+			t.Error("the answer to the close frame has not ended it")
+		}
+	})
+}

@@ -26,7 +26,7 @@ import (
 //     round trips are 20.
 //   - 12.*, 13.*: one or two messages of a case rather than 1,000, with data of our own. Both
 //     directions are without context takeover, so nothing is kept from one message to
-//     the next. Who wants a smaller window of the server (13.3, 13.5, 13.7) is not
+//     the next. Who wants a smaller window of the server (13.3, 13.5) is not
 //     compressed for: the library answers the handshake.
 
 // autobahnCase is a case: the peer sends, gets what it wants, and then closes with

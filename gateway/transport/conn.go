@@ -165,6 +165,7 @@ func (c *Conn) end(why *Cause) {
 
 // exit ends reading or end; the owner is told when both are over.
 func (c *Conn) exit() {
+	defer c.recovered("forgetting a connection")
 	if c.exits.Add(1) == 2 {
 		c.handler.Gone()
 	}

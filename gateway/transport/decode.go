@@ -32,6 +32,7 @@ const (
 type decoder struct {
 	limit      int  // bytes of a message, in frames or inflated
 	compresses bool // permessage-deflate was agreed upon
+	skims      bool // messages are passed over: only control frames count
 	part       *partial
 }
 
@@ -208,7 +209,9 @@ func (d *decoder) payload(h *header, got int, b []byte) (found, []byte, *Cause) 
 		p.inMessage, p.binary, p.compressed = true, h.op == wire.OpBinary, h.rsv == wire.RSV1
 		p.fragments, p.announced = 1, int(h.payload)
 	}
-	p.message = append(p.message, piece...)
+	if !d.skims {
+		p.message = append(p.message, piece...)
+	}
 	p.inFrame, p.frame, p.got = !whole, *h, got+n
 	if !whole || !h.final {
 		return found{}, rest, nil
@@ -274,6 +277,9 @@ func mayBeSent(code wire.CloseCode) bool {
 
 // message returns a message that has come as a whole.
 func (d *decoder) message(binary, compressed bool, data []byte) (found, *Cause) {
+	if d.skims {
+		return found{event: eventMessage, binary: binary}, nil
+	}
 	if compressed {
 		var err *Cause
 		if data, err = inflate(data, d.limit); err != nil {

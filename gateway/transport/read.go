@@ -180,6 +180,7 @@ func (c *Conn) decode() (closed *Cause) {
 			c.discardMore(len(b))
 			break
 		}
+		c.decoder.skims = c.ended.Load() != nil // all that counts is the answer to the close frame
 		f, rest, why := c.decoder.next(b)
 		if why == nil && f.event > eventMessage && !c.allowControl() {
 			why = Flood
@@ -215,7 +216,7 @@ func (c *Conn) decode() (closed *Cause) {
 // handle hands a message on. After the connection has ended the peer's are dropped:
 // it may not have seen the close frame yet.
 func (c *Conn) handle(f found) {
-	if c.ended.Load() != nil {
+	if c.decoder.skims || c.ended.Load() != nil {
 		return
 	}
 	c.busy.Store(true)

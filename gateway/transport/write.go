@@ -100,24 +100,41 @@ func (c *Conn) sendPong(payload []byte) {
 	case c.flushing:
 		c.pong = pong
 	default:
-		c.write(pong)
+		if n := c.tryWrite(pong); n == 0 {
+			c.pong = pong // until its turn comes, a later one may take its place
+			c.startFlush(0)
+		} else if n < len(pong) {
+			c.startFlush(n)
+			c.enqueue(pong)
+		}
 	}
 }
 
 // write writes frames, or puts them into the outbox. c.mu is held.
 func (c *Conn) write(frames []byte) {
-	n := 0
-	if !c.flushing && c.raw != nil {
-		n = writeNow(c.raw, frames)
+	if !c.flushing {
+		n := c.tryWrite(frames)
 		if n == len(frames) {
 			return
 		}
-	}
-	if !c.flushing {
-		c.outPos, c.flushing = n, true
-		go c.flush()
+		c.startFlush(n)
 	}
 	c.enqueue(frames)
+}
+
+// tryWrite writes as much as the kernel takes. c.mu is held, and nothing waits.
+func (c *Conn) tryWrite(frames []byte) int {
+	if c.raw == nil {
+		return 0
+	}
+	return writeNow(c.raw, frames)
+}
+
+// startFlush has the outbox sent, of whose first entry so many bytes are written.
+// c.mu is held.
+func (c *Conn) startFlush(written int) {
+	c.outPos, c.flushing = written, true
+	go c.flush()
 }
 
 // enqueue puts frames at the end of the outbox: small ones together. c.mu is held.
