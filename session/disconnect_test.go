@@ -314,8 +314,9 @@ func disconnectsAndClaimsLeaveOneTruth(t *testing.T, a, b *node) {
 	})
 	all = append(all, first)
 	all = slices.DeleteFunc(all, func(h *held) bool { return h == nil })
-	a.Verify()
-	b.Verify()
+	for _, h := range all {
+		h.Session.SetChannels([]string{"room:1"}) // the write finds out
+	}
 	eventually(t, "who holds a session and who is online are the same", func() bool {
 		var holding []string
 		for _, h := range all {
