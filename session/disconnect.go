@@ -58,15 +58,19 @@ func (r *Registry) Disconnect(ctx context.Context, user, sessionID, reason strin
 	return d, nil
 }
 
-// unknownMayLive returns 1 if a session may be connected that Redis does not have: on a
-// node that is away, and whose sessions are over for everybody else. Else it returns 0.
-func (r *Registry) unknownMayLive(sessionID string) int {
+// unknownMayLive returns "1" if a session may be connected that Redis does not have, on a
+// node that is away and whose sessions are over for everybody else; "" if there is no
+// such session, and else "0".
+func (r *Registry) unknownMayLive(sessionID string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if sessionID != "" && !validID(sessionID) || time.Since(r.missing) > endedKept {
-		return 0
+	switch {
+	case sessionID != "" && !validID(sessionID):
+		return ""
+	case time.Since(r.missing) > endedKept:
+		return "0"
 	}
-	return 1
+	return "1"
 }
 
 // noteBefore notes that the connected sessions of a user are about to be over. Should

@@ -149,10 +149,43 @@ func TestConfirmedDisconnectIsForgotten(t *testing.T) {
 		pass(2 * time.Hour) // nobody is away
 		h := a.claim(alice(""))
 		b.disconnect("")
-		equal(t, "remembered", c.rdb.ZCard(t.Context(), "gw:{user:alice}:ended").Val(), 1)
+		pass(0)
+		ttl := func() time.Duration { return c.rdb.PTTL(t.Context(), "gw:{user:alice}:ended").Val() }
+		equal(t, "remembered for", ttl(), ended)
 		h.Session.End("disconnected")
+		pass(0)
+		equal(t, "remembered for when it is confirmed", ttl(), time.Minute)
+	})
+}
+
+// TestDisconnectIsFinalForWhatRedisHasJustLost: nobody has verified it yet, and nobody is
+// away (findings A4, A13).
+func TestDisconnectIsFinalForWhatRedisHasJustLost(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		a, b := c.start("a"), c.start("b")
+		pass(2 * time.Hour)
+		one, two := a.claim(alice("")), a.claim(alice(""))
+		lose := func() {
+			pass(time.Second)
+			for _, key := range []string{"sessions", "left", "channels"} {
+				c.redis.Del("gw:{user:alice}:" + key)
+			}
+		}
+		lose()
+		b.disconnect(one.Session.ID)
+		pass(25 * time.Second)
+		one.expectLost(t, session.LossDisconnected)
+		equal(t, "the other one", two.lost.Load(), 0)
+		lose()
+		b.disconnect("")
 		pass(time.Second)
-		equal(t, "remembered when it is confirmed", c.rdb.ZCard(t.Context(), "gw:{user:alice}:ended").Val(), 0)
+		later := b.claim(alice(""))
+		lose()
+		pass(25 * time.Second)
+		two.expectLost(t, session.LossDisconnected)
+		equalSlices(t, "online", b.online(), []string{later.Session.ID})
+		b.disconnect("no id")
+		equal(t, "remembered", c.rdb.ZScore(t.Context(), "gw:{user:alice}:ended", "no id").Val(), 0)
 	})
 }
 
@@ -314,8 +347,9 @@ func disconnectsAndClaimsLeaveOneTruth(t *testing.T, a, b *node) {
 	})
 	all = append(all, first)
 	all = slices.DeleteFunc(all, func(h *held) bool { return h == nil })
-	a.Verify()
-	b.Verify()
+	for _, h := range all {
+		h.Session.SetChannels([]string{"room:1"}) // the write finds out
+	}
 	eventually(t, "who holds a session and who is online are the same", func() bool {
 		var holding []string
 		for _, h := range all {
