@@ -40,6 +40,9 @@ func (m *memory) Addr() net.Addr { return &net.UnixAddr{Name: "memory"} }
 // connect is what a transport calls for a connection.
 func (m *memory) connect(ctx context.Context, _, _ string) (net.Conn, error) {
 	n := int(m.dialled.Add(1))
+	if n == 1 && m.dial == nil {
+		time.Sleep(time.Millisecond) // in a bubble: until the test waits, and has subscribed to what it will
+	}
 	if m.dial != nil {
 		if err := m.dial(ctx, n); err != nil {
 			return nil, err

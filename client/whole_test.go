@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/flate"
+	"context"
 	"crypto/sha1"
 	"encoding/base64"
 	"fmt"
@@ -108,8 +109,13 @@ func TestHalfAMessageIsNeverHandedOn(t *testing.T) {
 				}
 				_ = heardFrame(in) // its close frame
 			})
-			p := run(t, "alice", addr, nil)
+			ready := make(chan struct{})
+			p := run(t, "alice", addr, func(_ *person, o *client.Options) {
+				fetch := o.Token
+				o.Token = func(ctx context.Context) (string, error) { <-ready; return fetch(ctx) }
+			})
 			p.subscribe(t, "room:1")
+			close(ready)
 			if connect := <-again; !strings.Contains(connect, `"room:1":"5-0"`) {
 				t.Errorf("came back with %s", connect)
 			}
