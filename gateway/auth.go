@@ -51,15 +51,39 @@ func (c *tokenClaims) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &given); err != nil {
 		return err
 	}
-	for name, target := range map[string]any{
-		"sub": &c.Subject, "exp": &c.ExpiresAt, "nbf": &c.NotBefore, "iss": &c.Issuer, "aud": &c.Audience,
-		"client": &c.Client, "join": &c.Join, "subscribe": &c.Subscribe, "publish": &c.Publish, "call": &c.Call,
-	} {
-		if raw, ok := given[name]; ok {
+	for name, raw := range given {
+		if target := c.claim(name); target != nil {
 			if err := json.Unmarshal(raw, target); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
+	}
+	return nil
+}
+
+// claim returns where a claim of this name goes, or nil if it means nothing here.
+func (c *tokenClaims) claim(name string) any {
+	switch name {
+	case "sub":
+		return &c.Subject
+	case "exp":
+		return &c.ExpiresAt
+	case "nbf":
+		return &c.NotBefore
+	case "iss":
+		return &c.Issuer
+	case "aud":
+		return &c.Audience
+	case "client":
+		return &c.Client
+	case "join":
+		return &c.Join
+	case "subscribe":
+		return &c.Subscribe
+	case "publish":
+		return &c.Publish
+	case "call":
+		return &c.Call
 	}
 	return nil
 }
