@@ -50,6 +50,7 @@ type Broker struct {
 	lanes   []*lane
 	clock   clock
 	metrics *metrics
+	backlog backlog
 	streams sync.Map // of calls, that are known to exist
 }
 

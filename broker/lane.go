@@ -35,10 +35,10 @@ type lane struct {
 
 	mu      sync.Mutex // guards what follows; never held during I/O
 	subs    map[string]*Subscription
-	closing map[string]bool // channels being unsubscribed; true: UNSUBSCRIBE was sent
-	changed []string        // channels for which the link has something to send
-	epoch   string          // the last one seen: "id kind"
-	base    ID              // where a channel stands on which nothing was published
+	closing map[string]bool     // channels being unsubscribed; true: UNSUBSCRIBE was sent
+	changed map[string]struct{} // channels for which the link has something to send
+	epoch   string              // the last one seen: "id kind"
+	base    ID                  // where a channel stands on which nothing was published
 
 	wake     chan struct{} // size 1: changed is not empty
 	toSettle settleQueue
@@ -50,6 +50,7 @@ func newLane(b *Broker, rdb redis.UniversalClient, number int, node string) *lan
 		probe:    b.layout.probe(number, node),
 		subs:     make(map[string]*Subscription),
 		closing:  make(map[string]bool),
+		changed:  make(map[string]struct{}),
 		wake:     make(chan struct{}, 1),
 		toSettle: settleQueue{wake: make(chan struct{}, 1)},
 	}
@@ -137,12 +138,14 @@ func (l *lane) remove(s *Subscription) {
 	if s.sent {
 		l.closing[s.name] = false
 		l.change(s.name)
+	} else if _, isClosing := l.closing[s.name]; !isClosing {
+		delete(l.changed, s.name) // the link need not hear of it
 	}
 }
 
 // change tells the link that there is something to send. l.mu is held.
 func (l *lane) change(channel string) {
-	l.changed = append(l.changed, channel)
+	l.changed[channel] = struct{}{}
 	signal(l.wake)
 }
 
@@ -152,8 +155,12 @@ func (l *lane) change(channel string) {
 func (l *lane) takeChanges(limit int) (subscribe, unsubscribe []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := min(limit, len(l.changed))
-	for _, channel := range l.changed[:n] {
+	for channel := range l.changed {
+		if len(subscribe)+len(unsubscribe) == limit {
+			signal(l.wake)
+			break
+		}
+		delete(l.changed, channel)
 		sent, isClosing := l.closing[channel]
 		s := l.subs[channel]
 		switch {
@@ -165,10 +172,8 @@ func (l *lane) takeChanges(limit int) (subscribe, unsubscribe []string) {
 			subscribe = append(subscribe, l.b.layout.live(channel))
 		}
 	}
-	if l.changed = l.changed[n:]; len(l.changed) == 0 {
-		l.changed = nil // let the backing array go
-	} else {
-		signal(l.wake)
+	if len(l.changed) == 0 {
+		l.changed = make(map[string]struct{}) // let the memory of a large one go
 	}
 	return subscribe, unsubscribe
 }
@@ -178,7 +183,7 @@ func (l *lane) restart() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.closing)
-	l.changed = l.changed[:0]
+	clear(l.changed)
 	for channel, s := range l.subs {
 		s.sent = false
 		l.change(channel)

@@ -34,13 +34,6 @@ const (
 	closed               // drop
 )
 
-// Bounds of what is queued while a subscription is not live. Beyond them the
-// queue is dropped: the stream has it all.
-const (
-	queueMessages = 1024
-	queueBytes    = 4 << 20
-)
-
 // Subscription is this node's interest in a channel.
 type Subscription struct {
 	name    string
@@ -56,9 +49,7 @@ type Subscription struct {
 	ready     chan struct{} // closed when first live; then nil
 	repairing bool
 	last      ID // of the last message delivered
-	queue     []Message
-	queued    int  // bytes
-	overflow  bool // the queue was dropped; it stays empty until the stream was read
+	queue     queue
 	again     bool // doubt came up since Redis was last asked
 }
 
@@ -71,7 +62,7 @@ var ErrSubscribed = errors.New("broker: channel is subscribed to already")
 func (b *Broker) Subscribe(ctx context.Context, channel string, history bool, sink Sink) (*Subscription, error) {
 	l := b.lane(channel)
 	ready := make(chan struct{})
-	s := &Subscription{name: channel, history: history, sink: sink, lane: l, ready: ready}
+	s := &Subscription{name: channel, history: history, sink: sink, lane: l, ready: ready, queue: queue{backlog: &b.backlog}}
 	if !l.add(s) {
 		return nil, ErrSubscribed
 	}
@@ -90,7 +81,7 @@ func (s *Subscription) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = closed
-	s.queue = nil
+	s.queue.drop()
 }
 
 // Last returns the id of the last message that was delivered, or that was there
@@ -110,12 +101,12 @@ func (s *Subscription) receive(m Message) {
 	case m.ID.IsZero() || !s.history:
 		s.sink.Deliver(m) // live only: nothing to be in order with
 	case s.state != live:
-		s.enqueue(m)
+		s.queue.add(m)
 	case m.ID.Compare(s.last) <= 0: // a repair was faster
 	case m.Prev == s.last:
 		s.deliver(m)
 	default:
-		s.enqueue(m)
+		s.queue.add(m)
 		s.startRepair(repairGap)
 	}
 }
@@ -133,34 +124,21 @@ func (s *Subscription) reset(last ID) {
 	s.sink.Reset(last)
 }
 
-// enqueue keeps a message until the subscription is live. s.mu is held.
-func (s *Subscription) enqueue(m Message) {
-	if s.overflow {
-		return
-	}
-	if len(s.queue) == queueMessages || s.queued+len(m.Payload) > queueBytes {
-		s.queue, s.queued, s.overflow = nil, 0, true
-		return
-	}
-	s.queue = append(s.queue, m)
-	s.queued += len(m.Payload)
-}
-
 // drain delivers what is queued as far as it follows on the last message, and
 // reports whether that was all. s.mu is held.
 func (s *Subscription) drain() bool {
-	for i, m := range s.queue {
+	for i, m := range s.queue.messages {
 		switch {
 		case m.ID.Compare(s.last) <= 0:
 		case m.Prev == s.last:
 			s.deliver(m)
 		default:
-			s.queue = s.queue[i:]
+			s.queue.skip(i)
 			return false
 		}
 	}
-	s.queue, s.queued = nil, 0
-	return !s.overflow
+	s.queue.drop()
+	return !s.queue.overflow
 }
 
 // doubt stops delivery until settle has compared the channel with Redis.
@@ -325,8 +303,8 @@ func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult 
 	}
 	drained := s.drain()
 	switch {
-	case s.overflow || s.again || len(page) == repairPage:
-		s.overflow, s.again = false, false
+	case s.queue.overflow || s.again || len(page) == repairPage:
+		s.queue.overflow, s.again = false, false
 		return progress
 	case drained:
 		s.repairing, s.state = false, live
@@ -334,7 +312,7 @@ func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult 
 	case len(page) > 0:
 		return progress
 	case giveUp:
-		s.queue, s.queued = nil, 0 // what of it is stored after all, the stream has
+		s.queue.drop() // what of it is stored after all, the stream has
 		s.reset(s.last)
 		return progress
 	}
