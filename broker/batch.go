@@ -79,44 +79,45 @@ func (b *batcher) collect(batch []*call) []*call {
 	return batch
 }
 
-// execAll runs a batch in one pipeline.
+// execAll runs a batch in one pipeline, and in another one, with their source,
+// the scripts that Redis did not have.
 func (b *batcher) execAll(ctx context.Context, batch []*call) {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
-	pipe := b.rdb.Pipeline()
+	b.pipe(ctx, b.rdb, batch)
+	var again []*call
 	for _, c := range batch {
+		if c.script != nil && isNoScript(c.cmd.Err()) {
+			c.whole(ctx)
+			again = append(again, c)
+			continue
+		}
+		close(c.done)
+	}
+	if len(again) == 0 {
+		return
+	}
+	b.pipe(ctx, b.rdb, again)
+	for _, c := range again {
+		close(c.done)
+	}
+}
+
+// pipe runs calls in one pipeline, with what is given behind them. Each has its
+// own error.
+func (b *batcher) pipe(ctx context.Context, rdb redis.UniversalClient, calls []*call, behind ...redis.Cmder) {
+	pipe := rdb.Pipeline()
+	for _, c := range calls {
 		if err := c.ctx.Err(); err != nil {
 			c.cmd.SetErr(err) // its caller has gone
 			continue
 		}
 		_ = pipe.Process(ctx, once{c.cmd}) // only queues
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	var again []*call
-	for _, c := range batch {
-		if c.script != nil && isNoScript(c.cmd.Err()) {
-			again = append(again, c)
-			continue
-		}
-		close(c.done)
-	}
-	b.resend(ctx, again)
-}
-
-// resend runs scripts that Redis did not have, with their source.
-func (b *batcher) resend(ctx context.Context, calls []*call) {
-	if len(calls) == 0 {
-		return
-	}
-	pipe := b.rdb.Pipeline()
-	for _, c := range calls {
-		c.whole(ctx)
-		_ = pipe.Process(ctx, once{c.cmd})
+	for _, cmd := range behind {
+		_ = pipe.Process(ctx, cmd)
 	}
 	_, _ = pipe.Exec(ctx)
-	for _, c := range calls {
-		close(c.done)
-	}
 }
 
 // whole has the script's source sent, in the place of its name.
@@ -128,7 +129,7 @@ func (c *call) whole(ctx context.Context) {
 // once is a command that the client library must not send again by itself, as
 // in a Cluster it does with a pipeline whose connection fails: it may have run.
 // It still follows a redirection, where it has not.
-type once struct{ *redis.Cmd }
+type once struct{ redis.Cmder }
 
 func (once) NoRetry() bool { return true }
 

@@ -17,7 +17,7 @@ type Head struct {
 func (b *Broker) Head(ctx context.Context, channel string, since ID) (Head, error) {
 	lane := b.layout.laneOf(channel)
 	keys := []string{b.layout.stream(channel), b.layout.meta(channel), b.layout.epoch(lane)}
-	reply, err := b.batch.eval(ctx, headScript, keys, since.String(), b.lanes[lane].knownEpoch())
+	reply, err := b.lanes[lane].batch.eval(ctx, headScript, keys, since.String(), b.lanes[lane].knownEpoch())
 	if err != nil {
 		return Head{}, fmt.Errorf("broker: head: %w", err)
 	}

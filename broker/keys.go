@@ -47,6 +47,23 @@ func (l layout) stored(channel string) []string {
 	return append(keys, l.stream(channel), l.meta(channel), l.epoch(l.laneOf(channel)), l.live(channel))
 }
 
+// laneOfKey returns the lane whose tag a key has, if any.
+func (l layout) laneOfKey(key string) (lane int, ok bool) {
+	if l.lanes == 1 {
+		return 0, true
+	}
+	rest, ok := strings.CutPrefix(key, l.prefix+"{")
+	if !ok {
+		return 0, false
+	}
+	number, _, ok := strings.Cut(rest, "}:")
+	if !ok {
+		return 0, false
+	}
+	lane, err := strconv.Atoi(number)
+	return lane, err == nil && lane >= 0 && lane < l.lanes
+}
+
 // callStreams names the set of the streams of calls.
 func (l layout) callStreams() string { return l.prefix + "calls" }
 

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,10 +16,12 @@ import (
 // channels with Redis.
 type lane struct {
 	// Static after newLane.
-	b      *Broker
-	rdb    redis.UniversalClient
-	number int
-	probe  string // the pub/sub channel on which the node hears itself
+	b       *Broker
+	rdb     redis.UniversalClient
+	number  int
+	probe   string   // the pub/sub channel on which the node hears itself
+	batch   *batcher // for commands with keys of the lane
+	durable *batcher // for what has to be on a replica
 
 	// Set by run before anything else can use them.
 	ctx  context.Context // ends with run
@@ -28,8 +29,8 @@ type lane struct {
 
 	down time.Time // since when there is no link; zero: there is one, or never was; owned by run
 
-	floor   floor        // no id that is issued from now on may be below
-	heardAt atomic.Int64 // when the probe last came back, in unix nanoseconds
+	floor   floor // no id that is issued from now on may be below
+	hearing hearing
 
 	checking sync.Mutex // held while the epoch is compared with Redis's, through I/O; taken before mu
 
@@ -48,6 +49,8 @@ func newLane(b *Broker, rdb redis.UniversalClient, number int, node string) *lan
 	return &lane{
 		b: b, rdb: rdb, number: number,
 		probe:    b.layout.probe(number, node),
+		batch:    newBatcher(rdb),
+		durable:  newDurableBatcher(rdb),
 		subs:     make(map[string]*Subscription),
 		closing:  make(map[string]bool),
 		changed:  make(map[string]struct{}),
@@ -69,6 +72,10 @@ func (l *lane) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { l.settleAll(ctx) })
 	wg.Go(func() { l.watch(ctx) })
+	for range batchWorkers {
+		wg.Go(func() { l.batch.run(ctx) })
+		wg.Go(func() { l.durable.run(ctx) })
+	}
 	wait := reopenPause
 	for {
 		opened, err := l.serveLink(ctx)
@@ -76,6 +83,7 @@ func (l *lane) run(ctx context.Context) {
 			break
 		}
 		l.b.metrics.reopenings[reasonOf(err)].Inc()
+		reloadTopology(ctx, l.rdb, err)
 		level := slog.LevelDebug // it was said when the link was lost
 		if opened || l.down.IsZero() {
 			level, wait = slog.LevelWarn, reopenPause
@@ -107,11 +115,6 @@ func (l *lane) pause(d time.Duration) bool {
 	case <-l.ctx.Done():
 		return false
 	}
-}
-
-// heard reports whether the probe has come back within the last patience.
-func (l *lane) heard(patience time.Duration) bool {
-	return time.Since(time.Unix(0, l.heardAt.Load())) < patience
 }
 
 // add registers a subscription and has the link subscribe. It reports false if
@@ -225,10 +228,10 @@ func (l *lane) unsubscribed(channel string) bool {
 	return true
 }
 
-// receive hands a pub/sub message to its subscription.
+// receive hands a pub/sub message to its subscription, which may hold it up.
 func (l *lane) receive(live, payload string) {
 	if live == l.probe {
-		l.heardAt.Store(time.Now().UnixNano())
+		l.hearing.heard()
 		return
 	}
 	channel, _ := l.b.layout.channel(l.number, live)
@@ -244,8 +247,11 @@ func (l *lane) receive(live, payload string) {
 		l.b.log.Warn("pub/sub payload dropped", "channel", channel, "error", err)
 		return
 	}
-	l.floor.raise(m.ID, l.b.clock.redis(time.Now()))
+	now := time.Now()
+	l.floor.raise(m.ID, l.b.clock.redis(now))
+	l.hearing.handOn(now)
 	s.receive(m)
+	l.hearing.handedOn()
 }
 
 func (l *lane) knownEpoch() string {

@@ -64,9 +64,9 @@ func (b *Broker) publish(ctx context.Context, p Publication) (ID, error) {
 		keys = append(keys, b.layout.key(p.Channel, p.Scope, p.Key))
 	}
 	args := append(make([]any, 0, 8), p.Payload, keyTTL.Milliseconds())
-	batch := b.batch
+	batch := b.lane(p.Channel).batch
 	if p.Durable {
-		batch = b.durable
+		batch = b.lane(p.Channel).durable
 	}
 	reply, err := batch.eval(ctx, publishScript, keys, b.storing(args, p.Channel, p.Retention)...)
 	if err != nil {

@@ -84,7 +84,7 @@ func (l *lane) heads(ctx context.Context, subs []*Subscription) ([]head, error) 
 	for _, s := range subs {
 		args = append(args, l.b.layout.meta(s.name))
 	}
-	reply, err := l.b.batch.do(ctx, args...)
+	reply, err := l.batch.do(ctx, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (l *lane) checkEpoch(ctx context.Context, epoch any) error {
 	if s == known && s != "" {
 		return nil
 	}
-	reply, err := l.b.batch.eval(ctx, epochScript, []string{l.b.layout.epoch(l.number)}, known)
+	reply, err := l.batch.eval(ctx, epochScript, []string{l.b.layout.epoch(l.number)}, known)
 	if err != nil {
 		return err
 	}
@@ -185,8 +185,12 @@ func (l *lane) watch(ctx context.Context) {
 func (l *lane) readClock(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, watchEvery)
 	defer cancel()
+	master, err := masterOf(ctx, l.rdb, l.b.layout.epoch(l.number))
+	if err != nil {
+		return
+	}
 	sent := time.Now()
-	if at, err := l.rdb.Time(ctx).Result(); err == nil {
+	if at, err := master.Time(ctx).Result(); err == nil {
 		l.b.clock.observe(at, sent, time.Now())
 	}
 }
