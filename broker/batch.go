@@ -29,6 +29,7 @@ const (
 type batcher struct {
 	rdb   redis.UniversalClient
 	queue chan *call // never closed: workers end with their context
+	tally *tally     // of what is stored; nil if nothing is
 	// exec runs a batch and closes the done of every call.
 	exec func(context.Context, []*call)
 }
@@ -45,8 +46,11 @@ type call struct {
 	done   chan struct{} // closed once cmd has its result
 }
 
-func newBatcher(rdb redis.UniversalClient) *batcher {
-	b := &batcher{rdb: rdb, queue: make(chan *call, batchQueue)}
+// stores reports whether the call may store a message.
+func (c *call) stores() bool { return c.script != nil && c.script.stores }
+
+func newBatcher(rdb redis.UniversalClient, t *tally) *batcher {
+	b := &batcher{rdb: rdb, queue: make(chan *call, batchQueue), tally: t}
 	b.exec = b.execAll
 	return b
 }
@@ -107,17 +111,26 @@ func (b *batcher) execAll(ctx context.Context, batch []*call) {
 // own error.
 func (b *batcher) pipe(ctx context.Context, rdb redis.UniversalClient, calls []*call, behind ...redis.Cmder) {
 	pipe := rdb.Pipeline()
+	stores := false
 	for _, c := range calls {
 		if err := c.ctx.Err(); err != nil {
 			c.cmd.SetErr(err) // its caller has gone
 			continue
 		}
+		stores = stores || c.stores()
 		_ = pipe.Process(ctx, once{c.cmd}) // only queues
+	}
+	var counted *entry
+	if stores && b.tally != nil {
+		counted = b.tally.add(ctx, pipe)
 	}
 	for _, cmd := range behind {
 		_ = pipe.Process(ctx, cmd)
 	}
 	_, _ = pipe.Exec(ctx)
+	if counted != nil {
+		counted.settle(calls)
+	}
 }
 
 // whole has the script's source sent, in the place of its name.

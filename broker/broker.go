@@ -71,7 +71,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Broker {
 		b.lanes = append(b.lanes, l)
 		b.batch.lanes = append(b.batch.lanes, l.batch)
 		if cluster != nil {
-			b.batch.others = append(b.batch.others, newBatcher(rdb))
+			b.batch.others = append(b.batch.others, newBatcher(rdb, nil))
 		}
 	}
 	return b

@@ -21,8 +21,8 @@ const replicaTimeout = 2 * time.Second
 // newDurableBatcher returns a batcher whose commands are done once a replica has
 // them: each pipeline ends with WAIT, which counts what its own connection wrote.
 // All keys of a batcher are on one server.
-func newDurableBatcher(rdb redis.UniversalClient) *batcher {
-	b := newBatcher(rdb)
+func newDurableBatcher(rdb redis.UniversalClient, t *tally) *batcher {
+	b := newBatcher(rdb, t)
 	b.exec = b.execDurably
 	return b
 }

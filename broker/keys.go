@@ -30,6 +30,9 @@ func (l layout) tag(lane int) string { return l.prefix + "{" + strconv.Itoa(lane
 
 func (l layout) epoch(lane int) string { return l.tag(lane) + "epoch" }
 
+// tally names the count of a node's pipelines that have stored something.
+func (l layout) tally(lane int, node string) string { return l.tag(lane) + "tally:" + node }
+
 func (l layout) stream(channel string) string { return l.tag(l.laneOf(channel)) + "stream:" + channel }
 
 func (l layout) meta(channel string) string { return l.tag(l.laneOf(channel)) + "meta:" + channel }

@@ -2,9 +2,7 @@ package broker
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -30,33 +28,34 @@ type lane struct {
 	down time.Time // since when there is no link; zero: there is one, or never was; owned by run
 
 	floor   floor // no id that is issued from now on may be below
+	life    life
+	tally   tally
 	hearing hearing
-
-	checking sync.Mutex // held while the epoch is compared with Redis's, through I/O; taken before mu
 
 	mu      sync.Mutex // guards what follows; never held during I/O
 	subs    map[string]*Subscription
 	closing map[string]bool     // channels being unsubscribed; true: UNSUBSCRIBE was sent
 	changed map[string]struct{} // channels for which the link has something to send
-	epoch   string              // the last one seen: "id kind"
-	base    ID                  // where a channel stands on which nothing was published
 
 	wake     chan struct{} // size 1: changed is not empty
 	toSettle settleQueue
 }
 
 func newLane(b *Broker, rdb redis.UniversalClient, number int, node string) *lane {
-	return &lane{
+	l := &lane{
 		b: b, rdb: rdb, number: number,
 		probe:    b.layout.probe(number, node),
-		batch:    newBatcher(rdb),
-		durable:  newDurableBatcher(rdb),
+		life:     life{found: make(chan struct{}, 1)},
 		subs:     make(map[string]*Subscription),
 		closing:  make(map[string]bool),
 		changed:  make(map[string]struct{}),
 		wake:     make(chan struct{}, 1),
 		toSettle: settleQueue{wake: make(chan struct{}, 1)},
 	}
+	l.tally = tally{key: b.layout.tally(number, node), seen: l.floor.get, gone: func(newest ID) { l.life.missing(newest) }}
+	l.batch = newBatcher(rdb, &l.tally)
+	l.durable = newDurableBatcher(rdb, &l.tally)
+	return l
 }
 
 // What is waited before a link is opened again, longer each time that fails, so
@@ -106,13 +105,16 @@ func (l *lane) opened() {
 }
 
 // pause waits for d and reports whether the lane still runs.
-func (l *lane) pause(d time.Duration) bool {
+func (l *lane) pause(d time.Duration) bool { return pause(l.ctx, d) }
+
+// pause waits for d and reports whether ctx is not done yet.
+func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
-	case <-l.ctx.Done():
+	case <-ctx.Done():
 		return false
 	}
 }
@@ -206,7 +208,7 @@ func (l *lane) confirmed(channel string) {
 	}
 	l.mu.Unlock()
 	if !s.history {
-		s.settle(ID{})
+		s.settle(head{})
 		return
 	}
 	s.doubt()
@@ -252,37 +254,6 @@ func (l *lane) receive(live, payload string) {
 	l.hearing.handOn(now)
 	s.receive(m)
 	l.hearing.handedOn()
-}
-
-func (l *lane) knownEpoch() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.epoch
-}
-
-// setEpoch takes in the epoch of the lane's data and reports whether it is
-// another one than before: what the node knew is gone from Redis.
-func (l *lane) setEpoch(epoch string) (lost bool, err error) {
-	id, kind, _ := strings.Cut(epoch, " ")
-	parsed, err := ParseID(id)
-	if err != nil {
-		return false, fmt.Errorf("epoch %q: %w", epoch, err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	known, _, _ := strings.Cut(l.epoch, " ")
-	l.epoch = epoch
-	l.base = ID{}
-	if kind == "lost" {
-		l.base = parsed
-	}
-	return known != "" && known != id, nil
-}
-
-func (l *lane) baseline() ID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.base
 }
 
 // signal wakes a goroutine that waits on a channel of size 1.

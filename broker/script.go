@@ -8,7 +8,10 @@ import (
 
 // script is a Lua script, run by its hash and sent whole only to a Redis that
 // does not have it (EVALSHA, EVAL).
-type script struct{ source, sha string }
+type script struct {
+	source, sha string
+	stores      bool // it may store a message
+}
 
 var (
 	//go:embed lua/prelude.lua
@@ -26,10 +29,10 @@ var (
 	//go:embed lua/member.lua
 	memberSource string
 
-	publishScript = newScript(publishSource)
+	publishScript = newStoring(publishSource)
 	headScript    = newScript(headSource)
 	epochScript   = newScript(epochSource)
-	memberScript  = newScript(memberSource)
+	memberScript  = newStoring(memberSource)
 	callScript    = newScript(callSource)
 	nameScript    = newScript(nameSource)
 )
@@ -38,6 +41,12 @@ func newScript(source string) *script {
 	source = preludeSource + source
 	sum := sha1.Sum([]byte(source)) // the name Redis gives a script, not a secret
 	return &script{source: source, sha: hex.EncodeToString(sum[:])}
+}
+
+func newStoring(source string) *script {
+	s := newScript(source)
+	s.stores = true
+	return s
 }
 
 func (s *script) args(command, body string, keys []string, argv []any) []any {

@@ -141,6 +141,14 @@ func (s *Subscription) drain() bool {
 	return !s.queue.overflow
 }
 
+// resetToBase gives up what lies before the base, if the last message does: of
+// that nobody can tell what is gone. s.mu is held.
+func (s *Subscription) resetToBase() {
+	if _, base := s.lane.life.known(); s.history && s.last.Compare(base) < 0 {
+		s.reset(base)
+	}
+}
+
 // doubt stops delivery until settle has compared the channel with Redis.
 func (s *Subscription) doubt() {
 	s.mu.Lock()
@@ -166,23 +174,27 @@ func (s *Subscription) ask() {
 
 // settle takes in where the channel stands in Redis, read after the link had
 // confirmed the subscription.
-func (s *Subscription) settle(head ID) {
+func (s *Subscription) settle(h head) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.again: // queued once more
 		return
 	case s.state == pending:
-		s.last = head
+		s.last = h.id
 		close(s.ready) // who waits sees the state once s.mu is free
 		s.ready = nil
+		s.state = suspect
 	case s.state != suspect || s.repairing:
 		return
+	default:
+		s.resetToBase()
 	}
-	before := s.last
-	drained := s.drain()
-	// The queue may have led past the head; a head behind is one Redis has lost.
-	if drained && head.Compare(before) >= 0 && head.Compare(s.last) <= 0 {
+	if s.lost(s.last, h) {
+		return // until the loss has its epoch, with which it is settled anew
+	}
+	behind := h.id.Compare(s.last) < 0
+	if s.drain() && !behind && h.id.Compare(s.last) <= 0 { // the queue may have led past the head
 		s.state = live
 		return
 	}
@@ -197,14 +209,31 @@ func (s *Subscription) compare(seen ID, h head) (ahead bool) {
 	defer s.mu.Unlock()
 	switch {
 	case s.state != live:
-	case !h.exists && s.last == seen:
-		s.last = h.id // expired: nothing that was not delivered
 	case h.id.Compare(s.last) > 0:
 		return true
-	case h.exists && h.id.Compare(seen) < 0:
+	case !s.lost(seen, h) && h.id.Compare(seen) < 0 && s.last == seen:
 		s.startRepair(repairSuspect)
 	}
 	return false
+}
+
+// lost reports whether Redis has lost a message that was there, at an id, before
+// it said that the channel stands at h. Then the lane begins a new epoch, and has
+// every channel settled. A channel of which Redis knows nothing is its own trouble,
+// and none if it is old enough to be forgotten. s.mu is held.
+func (s *Subscription) lost(at ID, h head) bool {
+	if h.id.Compare(at) >= 0 {
+		return false
+	}
+	b := s.lane.b
+	age := b.clock.redis(time.Now()).Sub(time.UnixMilli(int64(at.MS)))
+	if !h.exists {
+		if age >= leastMemory && s.last == at {
+			s.last = h.id // nothing that was not delivered
+		}
+		return false
+	}
+	return age > -floorAhead && s.lane.life.missing(at)
 }
 
 // recheck is compare once more, a while later: whoever still has not seen head
@@ -292,14 +321,21 @@ func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult 
 		s.repairing = false
 		return repaired
 	}
-	if len(page) == 0 && head != s.last {
-		s.reset(head)
+	s.resetToBase()
+	if _, base := s.lane.life.known(); s.lost(s.last, standing(page, head, base)) {
+		return fruitlessly // until the loss has its epoch
 	}
 	for _, m := range page {
+		if m.ID.Compare(s.last) <= 0 {
+			continue // before the base
+		}
 		if m.Prev != s.last {
 			s.reset(m.Prev)
 		}
 		s.deliver(m)
+	}
+	if head.Compare(s.last) > 0 && len(page) < repairPage || len(page) == 0 && head != s.last {
+		s.reset(head)
 	}
 	drained := s.drain()
 	switch {
@@ -317,4 +353,14 @@ func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult 
 		return progress
 	}
 	return fruitlessly
+}
+
+// standing returns where the channel stood when the first message after the last
+// one was stored: a message that follows on an older one was stored by a Redis
+// that had lost the last one.
+func standing(page []Message, last, base ID) head {
+	if len(page) > 0 {
+		last = page[0].Prev
+	}
+	return head{id: last, exists: last != base}
 }

@@ -275,7 +275,7 @@ func testLostQueue(t *testing.T, p pair) {
 func TestStaleHeadSettlesNothing(t *testing.T) {
 	b := New(dial(t, "127.0.0.1:0"), Config{Logger: logger(t)})
 	s := &Subscription{name: "room", history: true, sink: newRecorder(), lane: b.lanes[0], ready: make(chan struct{}), queue: queue{backlog: &b.backlog}}
-	head := ID{7, 0}
+	head := head{id: ID{7, 0}, exists: true}
 	settle := func() state {
 		s.settle(head)
 		return s.state
