@@ -2,6 +2,7 @@ package broker
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"wssgateway/broker/redistest"
@@ -202,6 +203,39 @@ func TestNewNodeDoesNotVouchForFlushedData(t *testing.T) {
 	}
 	// It had gone by the new epoch itself, before it was told.
 	r.wait(t, "the loss is told", func(events []event) bool { return resets(events) == 1 })
+}
+
+// Nor while the one that knows is cut off, of which Redis has not heard yet.
+func TestNewNodeDoesNotVouchForOneThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	proxy := redistest.NewProxy(t, s.Addr())
+	startNode(t, dial(t, proxy.Addr()), "", "a").subscribe(t, "room") // now it knows the life of the data
+	proxy.Blackhole(true)
+	s.CLI("FLUSHALL")
+	b := startNode(t, s.Client(t), "", "b")
+	if vouched(t, b, ID{}) {
+		t.Error("0-0 is vouched for, on flushed data")
+	}
+	proxy.Blackhole(false)
+}
+
+// On data that are known to be the first nobody waits.
+func TestFirstDataAreVouchedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := redistest.InMemory(t)
+		a := startNode(t, redistest.EmbeddedClient(t, m), "", "a")
+		b := startNode(t, redistest.EmbeddedClient(t, m), "", "b")
+		begin := time.Now()
+		for _, n := range []*node{a, b, a, b} {
+			if !vouched(t, n, ID{}) {
+				t.Error("0-0 is not vouched for, on data that have lost nothing")
+			}
+		}
+		if took := time.Since(begin); took > epochTrust+watchEvery {
+			t.Errorf("vouched for after %v", took)
+		}
+	})
 }
 
 // Ids never go back, also those of a node that has not seen what was lost, once
