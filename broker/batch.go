@@ -29,6 +29,7 @@ const (
 type batcher struct {
 	rdb   redis.UniversalClient
 	queue chan *call // never closed: workers end with their context
+	tally *tally     // of what is stored; nil if nothing is
 	// exec runs a batch and closes the done of every call.
 	exec func(context.Context, []*call)
 }
@@ -45,8 +46,11 @@ type call struct {
 	done   chan struct{} // closed once cmd has its result
 }
 
-func newBatcher(rdb redis.UniversalClient) *batcher {
-	b := &batcher{rdb: rdb, queue: make(chan *call, batchQueue)}
+// stores reports whether the call may store a message.
+func (c *call) stores() bool { return c.script != nil && c.script.stores }
+
+func newBatcher(rdb redis.UniversalClient, t *tally) *batcher {
+	b := &batcher{rdb: rdb, queue: make(chan *call, batchQueue), tally: t}
 	b.exec = b.execAll
 	return b
 }
@@ -79,43 +83,53 @@ func (b *batcher) collect(batch []*call) []*call {
 	return batch
 }
 
-// execAll runs a batch in one pipeline.
+// execAll runs a batch in one pipeline, and in another one, with their source,
+// the scripts that Redis did not have.
 func (b *batcher) execAll(ctx context.Context, batch []*call) {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
-	pipe := b.rdb.Pipeline()
-	for _, c := range batch {
-		if err := c.ctx.Err(); err != nil {
-			c.cmd.SetErr(err) // its caller has gone
-			continue
-		}
-		_ = pipe.Process(ctx, once{c.cmd}) // only queues
-	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	b.pipe(ctx, b.rdb, batch)
 	var again []*call
 	for _, c := range batch {
 		if c.script != nil && isNoScript(c.cmd.Err()) {
+			c.whole(ctx)
 			again = append(again, c)
 			continue
 		}
 		close(c.done)
 	}
-	b.resend(ctx, again)
-}
-
-// resend runs scripts that Redis did not have, with their source.
-func (b *batcher) resend(ctx context.Context, calls []*call) {
-	if len(calls) == 0 {
+	if len(again) == 0 {
 		return
 	}
-	pipe := b.rdb.Pipeline()
+	b.pipe(ctx, b.rdb, again)
+	for _, c := range again {
+		close(c.done)
+	}
+}
+
+// pipe runs calls in one pipeline, with what is given behind them. Each has its
+// own error.
+func (b *batcher) pipe(ctx context.Context, rdb redis.UniversalClient, calls []*call, behind ...redis.Cmder) {
+	pipe := rdb.Pipeline()
+	stores := false
 	for _, c := range calls {
-		c.whole(ctx)
-		_ = pipe.Process(ctx, once{c.cmd})
+		if err := c.ctx.Err(); err != nil {
+			c.cmd.SetErr(err) // its caller has gone
+			continue
+		}
+		stores = stores || c.stores()
+		_ = pipe.Process(ctx, once{c.cmd}) // only queues
+	}
+	var counted *entry
+	if stores && b.tally != nil {
+		counted = b.tally.add(ctx, pipe)
+	}
+	for _, cmd := range behind {
+		_ = pipe.Process(ctx, cmd)
 	}
 	_, _ = pipe.Exec(ctx)
-	for _, c := range calls {
-		close(c.done)
+	if counted != nil {
+		counted.settle(calls)
 	}
 }
 
@@ -128,7 +142,7 @@ func (c *call) whole(ctx context.Context) {
 // once is a command that the client library must not send again by itself, as
 // in a Cluster it does with a pipeline whose connection fails: it may have run.
 // It still follows a redirection, where it has not.
-type once struct{ *redis.Cmd }
+type once struct{ redis.Cmder }
 
 func (once) NoRetry() bool { return true }
 

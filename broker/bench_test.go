@@ -2,6 +2,8 @@ package broker
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +26,8 @@ func BenchmarkPublishParallel(b *testing.B) {
 	var published, toRoom0 atomic.Int64
 	b.SetParallelism(64)
 	b.ReportAllocs()
+	cpu := serverCPU(b, n)
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			i := int(published.Add(1)) % 100
@@ -36,10 +40,46 @@ func BenchmarkPublishParallel(b *testing.B) {
 			}
 		}
 	})
+	b.StopTimer()
+	b.ReportMetric(float64(serverCPU(b, n)-cpu)/float64(b.N), "redis-ns/op")
 	eventually(b, "all is delivered", func() bool { return sink.messages.Load() == toRoom0.Load() })
 	if resets := sink.resets.Load(); resets > 0 {
 		b.Errorf("%d resets", resets)
 	}
+}
+
+// BenchmarkPublishAlone publishes one message at a time: nothing is shared with
+// neighbours.
+func BenchmarkPublishAlone(b *testing.B) {
+	n := startNode(b, redistest.Start(b).Client(b), "", "a")
+	cpu := serverCPU(b, n)
+	for b.Loop() {
+		n.publish(b, "room", "x", small)
+	}
+	b.ReportMetric(float64(serverCPU(b, n)-cpu)/float64(b.N), "redis-ns/op")
+	if h, err := n.Head(b.Context(), "room", ID{}); err != nil || h.Last.IsZero() {
+		b.Errorf("nothing was published: %v", err)
+	}
+}
+
+// serverCPU returns what Redis has used of its processor.
+func serverCPU(b *testing.B, n *node) (used time.Duration) {
+	b.Helper()
+	info, err := n.rdb.Info(b.Context(), "cpu").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(info) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if name == "used_cpu_user" || name == "used_cpu_sys" {
+			seconds, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			used += time.Duration(seconds * float64(time.Second))
+		}
+	}
+	return used
 }
 
 // counter is a Sink that only counts.

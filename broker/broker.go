@@ -35,8 +35,8 @@ type Config struct {
 // channels spread, at the price of as many pub/sub connections per node.
 const clusterLanes = 16
 
-// batchWorkers is how many pipelines may be under way: two, so that one is
-// filled while the other is answered.
+// batchWorkers is how many pipelines of a lane may be under way: two, so that one
+// is filled while the other is answered.
 const batchWorkers = 2
 
 // Broker publishes to channels and subscribes to them. Its methods may be
@@ -45,29 +45,33 @@ const batchWorkers = 2
 type Broker struct {
 	layout  layout
 	log     *slog.Logger
-	batch   *batcher
-	durable *batcher // for what has to be on a replica
+	batch   *queues
 	lanes   []*lane
 	clock   clock
 	metrics *metrics
+	backlog backlog
 }
 
 // New returns a Broker on rdb, which remains the caller's. rdb must not retry
 // by itself (MaxRetries: -1): a publish sent twice would be stored twice.
 func New(rdb redis.UniversalClient, cfg Config) *Broker {
-	_, cluster := rdb.(*redis.ClusterClient)
+	cluster, _ := rdb.(*redis.ClusterClient)
 	b := &Broker{
-		layout:  layout{prefix: cfg.Prefix, lanes: 1, sharded: cluster},
+		layout:  layout{prefix: cfg.Prefix, lanes: 1, sharded: cluster != nil},
 		log:     cfg.Logger,
-		batch:   newBatcher(rdb),
-		durable: newDurableBatcher(rdb),
 		metrics: newMetrics(cfg.Registerer),
 	}
-	if cluster {
+	if cluster != nil {
 		b.layout.lanes = clusterLanes
 	}
+	b.batch = &queues{layout: b.layout, cluster: cluster, servers: make(map[string]int)}
 	for i := range b.layout.lanes {
-		b.lanes = append(b.lanes, newLane(b, rdb, i, cfg.Node))
+		l := newLane(b, rdb, i, cfg.Node)
+		b.lanes = append(b.lanes, l)
+		b.batch.lanes = append(b.batch.lanes, l.batch)
+		if cluster != nil {
+			b.batch.others = append(b.batch.others, newBatcher(rdb, nil))
+		}
 	}
 	return b
 }
@@ -76,12 +80,13 @@ func New(rdb redis.UniversalClient, cfg Config) *Broker {
 // leaves nothing behind. Redis being away is no reason to return.
 func (b *Broker) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	for range batchWorkers * len(b.lanes) {
-		wg.Go(func() { b.batch.run(ctx) })
-		wg.Go(func() { b.durable.run(ctx) })
-	}
 	for _, l := range b.lanes {
 		wg.Go(func() { l.run(ctx) })
+	}
+	for _, q := range b.batch.others {
+		for range batchWorkers {
+			wg.Go(func() { q.run(ctx) })
+		}
 	}
 	wg.Wait()
 	return nil
@@ -91,10 +96,11 @@ func (b *Broker) Run(ctx context.Context) error {
 var ErrDeaf = errors.New("broker: pub/sub has not delivered this node's probe")
 
 // Ready returns nil if Redis answers and every link has delivered the node's
-// probe within the last patience.
+// probe within the last patience, not counting the time in which the node itself
+// was too busy to read it.
 func (b *Broker) Ready(patience time.Duration) error {
 	for _, l := range b.lanes {
-		if !l.heard(patience) {
+		if l.hearing.silence() >= patience {
 			return ErrDeaf
 		}
 	}

@@ -13,19 +13,43 @@ type Head struct {
 }
 
 // Head returns where a channel with history stands, and whether all that came
-// after since is still there.
+// after since is still there. On data that have only just begun it waits, before it
+// vouches for 0-0, until it is known that there were none before.
 func (b *Broker) Head(ctx context.Context, channel string, since ID) (Head, error) {
-	lane := b.layout.laneOf(channel)
-	keys := []string{b.layout.stream(channel), b.layout.meta(channel), b.layout.epoch(lane)}
-	reply, err := b.batch.eval(ctx, headScript, keys, since.String(), b.lanes[lane].knownEpoch())
+	l := b.lane(channel)
+	h, unsure, err := b.head(ctx, channel, since)
+	if err == nil && unsure && l.life.awaitSure(ctx) { // else it is not vouched for
+		h, _, err = b.head(ctx, channel, since)
+	}
 	if err != nil {
 		return Head{}, fmt.Errorf("broker: head: %w", err)
 	}
-	last, err := parseIDReply(reply)
-	if err != nil {
-		return Head{}, fmt.Errorf("broker: head: %w", err)
+	return h, nil
+}
+
+// head asks once. Unsure: the answer depends on whether the lane's epoch is the
+// first, and the lane does not know that yet.
+func (b *Broker) head(ctx context.Context, channel string, since ID) (h Head, unsure bool, err error) {
+	l := b.lane(channel)
+	keys := []string{b.layout.stream(channel), b.layout.meta(channel), b.layout.epoch(l.number)}
+	epoch, _ := l.life.known()
+	trust := "new"
+	if l.life.isSure() {
+		trust = "sure"
 	}
-	return Head{Last: last, Recovered: reply.([]any)[1] == int64(1)}, nil
+	reply, err := l.batch.eval(ctx, headScript, keys,
+		since.String(), epoch, l.floor.get().String(), trust, epochDoubt.Milliseconds())
+	if err != nil {
+		return Head{}, false, err
+	}
+	list, ok := reply.([]any)
+	if !ok || len(list) != 3 {
+		return Head{}, false, fmt.Errorf("unexpected reply %v", reply)
+	}
+	last, _ := list[0].(string)
+	h.Recovered = list[1] == int64(1)
+	h.Last, err = ParseID(last)
+	return h, list[2] == int64(1), err
 }
 
 // Read returns up to limit messages after a position, oldest first. They follow

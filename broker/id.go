@@ -63,5 +63,13 @@ func (id ID) Compare(other ID) int {
 	return cmp.Compare(id.Seq, other.Seq)
 }
 
+// later returns the greater of two ids.
+func later(a, b ID) ID {
+	if a.Compare(b) >= 0 {
+		return a
+	}
+	return b
+}
+
 // IsZero reports whether id is 0-0.
 func (id ID) IsZero() bool { return id == ID{} }

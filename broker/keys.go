@@ -30,6 +30,12 @@ func (l layout) tag(lane int) string { return l.prefix + "{" + strconv.Itoa(lane
 
 func (l layout) epoch(lane int) string { return l.tag(lane) + "epoch" }
 
+// agreed names the set of nodes that know of no epoch before a lane's first one.
+func (l layout) agreed(lane int) string { return l.tag(lane) + "agreed" }
+
+// tally names the count of a node's pipelines that have stored something.
+func (l layout) tally(lane int, node string) string { return l.tag(lane) + "tally:" + node }
+
 func (l layout) stream(channel string) string { return l.tag(l.laneOf(channel)) + "stream:" + channel }
 
 func (l layout) meta(channel string) string { return l.tag(l.laneOf(channel)) + "meta:" + channel }
@@ -49,6 +55,23 @@ func (l layout) leaving(lane int) string { return l.tag(lane) + "leaving" }
 func (l layout) stored(channel string) []string {
 	keys := make([]string, 0, 7) // some scripts take up to three more
 	return append(keys, l.stream(channel), l.meta(channel), l.epoch(l.laneOf(channel)), l.live(channel))
+}
+
+// laneOfKey returns the lane whose tag a key has, if any.
+func (l layout) laneOfKey(key string) (lane int, ok bool) {
+	if l.lanes == 1 {
+		return 0, true
+	}
+	rest, ok := strings.CutPrefix(key, l.prefix+"{")
+	if !ok {
+		return 0, false
+	}
+	number, _, ok := strings.Cut(rest, "}:")
+	if !ok {
+		return 0, false
+	}
+	lane, err := strconv.Atoi(number)
+	return lane, err == nil && lane >= 0 && lane < l.lanes
 }
 
 // calls returns the keys of a stream of calls. The tag of the others is the name

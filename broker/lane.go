@@ -2,11 +2,8 @@ package broker
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,10 +14,12 @@ import (
 // channels with Redis.
 type lane struct {
 	// Static after newLane.
-	b      *Broker
-	rdb    redis.UniversalClient
-	number int
-	probe  string // the pub/sub channel on which the node hears itself
+	b       *Broker
+	rdb     redis.UniversalClient
+	number  int
+	probe   string   // the pub/sub channel on which the node hears itself
+	batch   *batcher // for commands with keys of the lane
+	durable *batcher // for what has to be on a replica
 
 	// Set by run before anything else can use them.
 	ctx  context.Context // ends with run
@@ -28,31 +27,35 @@ type lane struct {
 
 	down time.Time // since when there is no link; zero: there is one, or never was; owned by run
 
-	floor   floor        // no id that is issued from now on may be below
-	heardAt atomic.Int64 // when the probe last came back, in unix nanoseconds
-
-	checking sync.Mutex // held while the epoch is compared with Redis's, through I/O; taken before mu
+	floor   floor // no id that is issued from now on may be below
+	life    life
+	tally   tally
+	hearing hearing
 
 	mu      sync.Mutex // guards what follows; never held during I/O
 	subs    map[string]*Subscription
-	closing map[string]bool // channels being unsubscribed; true: UNSUBSCRIBE was sent
-	changed []string        // channels for which the link has something to send
-	epoch   string          // the last one seen: "id kind"
-	base    ID              // where a channel stands on which nothing was published
+	closing map[string]bool     // channels being unsubscribed; true: UNSUBSCRIBE was sent
+	changed map[string]struct{} // channels for which the link has something to send
 
 	wake     chan struct{} // size 1: changed is not empty
 	toSettle settleQueue
 }
 
 func newLane(b *Broker, rdb redis.UniversalClient, number int, node string) *lane {
-	return &lane{
+	l := &lane{
 		b: b, rdb: rdb, number: number,
 		probe:    b.layout.probe(number, node),
+		life:     life{found: make(chan struct{}, 1), verdict: make(chan struct{})},
 		subs:     make(map[string]*Subscription),
 		closing:  make(map[string]bool),
+		changed:  make(map[string]struct{}),
 		wake:     make(chan struct{}, 1),
 		toSettle: settleQueue{wake: make(chan struct{}, 1)},
 	}
+	l.tally = tally{key: b.layout.tally(number, node), seen: l.floor.get, gone: func(newest ID) { l.life.missing(newest) }}
+	l.batch = newBatcher(rdb, &l.tally)
+	l.durable = newDurableBatcher(rdb, &l.tally)
+	return l
 }
 
 // What is waited before a link is opened again, longer each time that fails, so
@@ -68,6 +71,10 @@ func (l *lane) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { l.settleAll(ctx) })
 	wg.Go(func() { l.watch(ctx) })
+	for range batchWorkers {
+		wg.Go(func() { l.batch.run(ctx) })
+		wg.Go(func() { l.durable.run(ctx) })
+	}
 	wait := reopenPause
 	for {
 		opened, err := l.serveLink(ctx)
@@ -75,6 +82,7 @@ func (l *lane) run(ctx context.Context) {
 			break
 		}
 		l.b.metrics.reopenings[reasonOf(err)].Inc()
+		reloadTopology(ctx, l.rdb, err)
 		level := slog.LevelDebug // it was said when the link was lost
 		if opened || l.down.IsZero() {
 			level, wait = slog.LevelWarn, reopenPause
@@ -97,20 +105,18 @@ func (l *lane) opened() {
 }
 
 // pause waits for d and reports whether the lane still runs.
-func (l *lane) pause(d time.Duration) bool {
+func (l *lane) pause(d time.Duration) bool { return pause(l.ctx, d) }
+
+// pause waits for d and reports whether ctx is not done yet.
+func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
-	case <-l.ctx.Done():
+	case <-ctx.Done():
 		return false
 	}
-}
-
-// heard reports whether the probe has come back within the last patience.
-func (l *lane) heard(patience time.Duration) bool {
-	return time.Since(time.Unix(0, l.heardAt.Load())) < patience
 }
 
 // add registers a subscription and has the link subscribe. It reports false if
@@ -137,12 +143,14 @@ func (l *lane) remove(s *Subscription) {
 	if s.sent {
 		l.closing[s.name] = false
 		l.change(s.name)
+	} else if _, isClosing := l.closing[s.name]; !isClosing {
+		delete(l.changed, s.name) // the link need not hear of it
 	}
 }
 
 // change tells the link that there is something to send. l.mu is held.
 func (l *lane) change(channel string) {
-	l.changed = append(l.changed, channel)
+	l.changed[channel] = struct{}{}
 	signal(l.wake)
 }
 
@@ -152,8 +160,12 @@ func (l *lane) change(channel string) {
 func (l *lane) takeChanges(limit int) (subscribe, unsubscribe []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := min(limit, len(l.changed))
-	for _, channel := range l.changed[:n] {
+	for channel := range l.changed {
+		if len(subscribe)+len(unsubscribe) == limit {
+			signal(l.wake)
+			break
+		}
+		delete(l.changed, channel)
 		sent, isClosing := l.closing[channel]
 		s := l.subs[channel]
 		switch {
@@ -165,10 +177,8 @@ func (l *lane) takeChanges(limit int) (subscribe, unsubscribe []string) {
 			subscribe = append(subscribe, l.b.layout.live(channel))
 		}
 	}
-	if l.changed = l.changed[n:]; len(l.changed) == 0 {
-		l.changed = nil // let the backing array go
-	} else {
-		signal(l.wake)
+	if len(l.changed) == 0 {
+		l.changed = make(map[string]struct{}) // let the memory of a large one go
 	}
 	return subscribe, unsubscribe
 }
@@ -178,7 +188,7 @@ func (l *lane) restart() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.closing)
-	l.changed = l.changed[:0]
+	clear(l.changed)
 	for channel, s := range l.subs {
 		s.sent = false
 		l.change(channel)
@@ -198,7 +208,7 @@ func (l *lane) confirmed(channel string) {
 	}
 	l.mu.Unlock()
 	if !s.history {
-		s.settle(ID{})
+		s.settle(head{})
 		return
 	}
 	s.doubt()
@@ -220,10 +230,10 @@ func (l *lane) unsubscribed(channel string) bool {
 	return true
 }
 
-// receive hands a pub/sub message to its subscription.
+// receive hands a pub/sub message to its subscription, which may hold it up.
 func (l *lane) receive(live, payload string) {
 	if live == l.probe {
-		l.heardAt.Store(time.Now().UnixNano())
+		l.hearing.heard()
 		return
 	}
 	channel, _ := l.b.layout.channel(l.number, live)
@@ -239,39 +249,11 @@ func (l *lane) receive(live, payload string) {
 		l.b.log.Warn("pub/sub payload dropped", "channel", channel, "error", err)
 		return
 	}
-	l.floor.raise(m.ID, l.b.clock.redis(time.Now()))
+	now := time.Now()
+	l.floor.raise(m.ID, l.b.clock.redis(now))
+	l.hearing.handOn(now)
 	s.receive(m)
-}
-
-func (l *lane) knownEpoch() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.epoch
-}
-
-// setEpoch takes in the epoch of the lane's data and reports whether it is
-// another one than before: what the node knew is gone from Redis.
-func (l *lane) setEpoch(epoch string) (lost bool, err error) {
-	id, kind, _ := strings.Cut(epoch, " ")
-	parsed, err := ParseID(id)
-	if err != nil {
-		return false, fmt.Errorf("epoch %q: %w", epoch, err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	known, _, _ := strings.Cut(l.epoch, " ")
-	l.epoch = epoch
-	l.base = ID{}
-	if kind == "lost" {
-		l.base = parsed
-	}
-	return known != "" && known != id, nil
-}
-
-func (l *lane) baseline() ID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.base
+	l.hearing.handedOn()
 }
 
 // signal wakes a goroutine that waits on a channel of size 1.

@@ -17,6 +17,9 @@ const (
 	// silence is how long a link may deliver nothing before it counts as dead:
 	// three probes. The client library's own health check would not notice.
 	silence = 3 * time.Second
+	// openTimeout is how long a new link may take to be confirmed: less, as in a
+	// Cluster another server may have taken over meanwhile.
+	openTimeout = silence / 2
 	// subscribeBatch is how many channels go into one SUBSCRIBE.
 	subscribeBatch = 512
 )
@@ -69,7 +72,7 @@ func (l *lane) open(ctx context.Context, ps *redis.PubSub) error {
 	if err := l.send(ctx, ps, "subscribe", []string{l.probe}); err != nil {
 		return err
 	}
-	if _, err := ps.ReceiveTimeout(ctx, silence); err != nil {
+	if _, err := ps.ReceiveTimeout(ctx, openTimeout); err != nil {
 		return fmt.Errorf("confirm probe: %w", err)
 	}
 	l.restart()
@@ -149,25 +152,37 @@ func (l *lane) send(ctx context.Context, ps *redis.PubSub, command string, chann
 	return nil
 }
 
-// probeLink publishes to the node itself, through the connections that all
-// publishes take. A link can be alive, answer PING, and yet hear nothing of what
-// is published: only a message that comes back proves that it delivers.
+// probeLink publishes to the node itself. A link can be alive, answer PING, and
+// yet hear nothing of what is published: only a message that comes back proves
+// that it delivers.
 func (l *lane) probeLink(ctx context.Context) error {
 	opened := time.Now()
+	last := opened
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
-		// An error shows as silence.
-		pctx, cancel := context.WithTimeout(ctx, probeEvery)
-		_, _ = l.b.batch.do(pctx, l.b.publishCommand(), l.probe, "")
-		cancel()
+		l.sendProbe(ctx)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		if time.Since(opened) > silence && !l.heard(silence) {
+		// A node that was paused has not read what came meanwhile.
+		if late := time.Since(last) - probeEvery; late > probeEvery {
+			l.hearing.stoodStill(late)
+		}
+		last = time.Now()
+		if time.Since(opened) > silence && l.hearing.silence() > silence {
 			return fmt.Errorf("%w for %s", errSilent, silence)
 		}
 	}
+}
+
+// sendProbe publishes past the queue, which may be long, so that a node which has
+// much to publish does not take its link for deaf. An error shows as silence.
+func (l *lane) sendProbe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeEvery)
+	defer cancel()
+	cmd := redis.NewIntCmd(ctx, l.b.publishCommand(), l.probe, "")
+	_ = l.rdb.Process(ctx, once{cmd})
 }

@@ -56,7 +56,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		losses: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gateway_redis_data_losses_total",
-			Help: "Times that the data in Redis was found gone.",
+			Help: "Times that the data in Redis, or the end of them, were found gone.",
 		}),
 	}
 	m.published200 = m.publishSeconds.WithLabelValues("ok")

@@ -14,13 +14,16 @@ const (
 	// remembered: how long a client may stay away from a channel on which
 	// nothing happens and still be told that it missed nothing.
 	metaTTL = 7 * 24 * time.Hour
+	// leastMemory is the least that any channel's last id is remembered.
+	leastMemory = time.Hour
 )
 
 // Retention says how much of a channel is kept. Size 0 means nothing.
 type Retention struct {
 	Size int           // messages kept at least; at most a tenth more, and never more than 100
 	TTL  time.Duration // counted from the last message
-	// Memory is how much longer the last id is remembered; 0 is seven days.
+	// Memory is how much longer the last id is remembered: at least an hour, as
+	// what Redis has forgotten sooner counts as lost; 0 is seven days.
 	Memory time.Duration
 }
 
@@ -64,9 +67,9 @@ func (b *Broker) publish(ctx context.Context, p Publication) (ID, error) {
 		keys = append(keys, b.layout.key(p.Channel, p.Scope, p.Key))
 	}
 	args := append(make([]any, 0, 8), p.Payload, keyTTL.Milliseconds())
-	batch := b.batch
+	batch := b.lane(p.Channel).batch
 	if p.Durable {
-		batch = b.durable
+		batch = b.lane(p.Channel).durable
 	}
 	reply, err := batch.eval(ctx, publishScript, keys, b.storing(args, p.Channel, p.Retention)...)
 	if err != nil {
@@ -82,8 +85,10 @@ func (b *Broker) publish(ctx context.Context, p Publication) (ID, error) {
 // storing appends the arguments by which a script stores a message.
 func (b *Broker) storing(args []any, channel string, r Retention) []any {
 	memory := r.TTL + cmp.Or(r.Memory, metaTTL)
+	l := b.lane(channel)
+	epoch, base := l.life.known()
 	return append(args, r.Size, min(r.Size/10, 100), r.TTL.Milliseconds(), memory.Milliseconds(),
-		b.publishCommand(), b.lane(channel).knownEpoch(), b.lane(channel).floor.get().String())
+		b.publishCommand(), epoch, base.String(), l.floor.get().String())
 }
 
 func (b *Broker) publishCommand() string {

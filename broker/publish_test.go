@@ -1,11 +1,20 @@
 package broker
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"wssgateway/broker/redistest"
 )
 
 func testOrder(t *testing.T, p pair) {
@@ -166,4 +175,52 @@ func testMixedClasses(t *testing.T, p pair) {
 			t.Errorf("%s history: %v, %d resets", name, payloads(events), resets(events))
 		}
 	}
+}
+
+// Of a pipeline that breaks off after some answers it is not known whether a later
+// loss would be noticed: nothing of it is acknowledged.
+func TestPartlyAnsweredPipelineIsNotAcknowledged(t *testing.T) {
+	t.Parallel()
+	var breaks atomic.Bool
+	opts := clientOptions(redistest.Start(t).Addr())
+	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return &breakingConn{Conn: conn, set: &breaks}, err
+	}
+	rdb := redis.NewUniversalClient(opts)
+	t.Cleanup(func() { _ = rdb.Close() })
+	n := startNode(t, rdb, "", "a")
+	n.publish(t, "room", "first", keep)
+	breaks.Store(true)
+	id, err := n.Publish(t.Context(), Publication{Channel: "room", Payload: []byte("second"), Retention: keep})
+	if err == nil {
+		t.Errorf("published as %s, want an error", id)
+	}
+	if kept, err := n.Read(t.Context(), "room", ID{}, 10); err != nil || len(kept) != 2 {
+		t.Errorf("%d messages stored, %v, want 2", len(kept), err)
+	}
+}
+
+// breakingConn ends, once, after the first answer to a publish.
+type breakingConn struct {
+	net.Conn
+	set    *atomic.Bool
+	breaks atomic.Bool
+}
+
+func (c *breakingConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(publishScript.sha)) && c.set.CompareAndSwap(true, false) {
+		c.breaks.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *breakingConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if !c.breaks.Load() {
+		return n, err
+	}
+	_ = c.Conn.Close()
+	first, _, _ := bytes.Cut(b[:n], []byte("\r\n:0\r\n")) // an id, and that its key was not used
+	return len(first) + len("\r\n:0\r\n"), io.EOF
 }

@@ -8,7 +8,10 @@ import (
 
 // script is a Lua script, run by its hash and sent whole only to a Redis that
 // does not have it (EVALSHA, EVAL).
-type script struct{ source, sha string }
+type script struct {
+	source, sha string
+	stores      bool // it may store a message
+}
 
 var (
 	//go:embed lua/prelude.lua
@@ -30,11 +33,11 @@ var (
 	//go:embed lua/depart.lua
 	departSource string
 
-	publishScript = newScript(publishSource)
+	publishScript = newStoring(publishSource)
 	headScript    = newScript(headSource)
 	pageScript    = newScript(pageSource)
 	epochScript   = newScript(epochSource)
-	memberScript  = newScript(memberSource)
+	memberScript  = newStoring(memberSource)
 	callScript    = newScript(callSource)
 
 	departuresScript = newScript(departuresSource)
@@ -45,6 +48,12 @@ func newScript(source string) *script {
 	source = preludeSource + source
 	sum := sha1.Sum([]byte(source)) // the name Redis gives a script, not a secret
 	return &script{source: source, sha: hex.EncodeToString(sum[:])}
+}
+
+func newStoring(source string) *script {
+	s := newScript(source)
+	s.stores = true
+	return s
 }
 
 func (s *script) args(command, body string, keys []string, argv []any) []any {

@@ -34,13 +34,6 @@ const (
 	closed               // drop
 )
 
-// Bounds of what is queued while a subscription is not live. Beyond them the
-// queue is dropped: the stream has it all.
-const (
-	queueMessages = 1024
-	queueBytes    = 4 << 20
-)
-
 // Subscription is this node's interest in a channel.
 type Subscription struct {
 	name    string
@@ -56,9 +49,7 @@ type Subscription struct {
 	ready     chan struct{} // closed when first live; then nil
 	repairing bool
 	last      ID // of the last message delivered
-	queue     []Message
-	queued    int  // bytes
-	overflow  bool // the queue was dropped; it stays empty until the stream was read
+	queue     queue
 	again     bool // doubt came up since Redis was last asked
 }
 
@@ -71,7 +62,7 @@ var ErrSubscribed = errors.New("broker: channel is subscribed to already")
 func (b *Broker) Subscribe(ctx context.Context, channel string, history bool, sink Sink) (*Subscription, error) {
 	l := b.lane(channel)
 	ready := make(chan struct{})
-	s := &Subscription{name: channel, history: history, sink: sink, lane: l, ready: ready}
+	s := &Subscription{name: channel, history: history, sink: sink, lane: l, ready: ready, queue: queue{backlog: &b.backlog}}
 	if !l.add(s) {
 		return nil, ErrSubscribed
 	}
@@ -90,7 +81,7 @@ func (s *Subscription) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = closed
-	s.queue = nil
+	s.queue.drop()
 }
 
 // Last returns the id of the last message that was delivered, or that was there
@@ -110,12 +101,12 @@ func (s *Subscription) receive(m Message) {
 	case m.ID.IsZero() || !s.history:
 		s.sink.Deliver(m) // live only: nothing to be in order with
 	case s.state != live:
-		s.enqueue(m)
+		s.queue.add(m)
 	case m.ID.Compare(s.last) <= 0: // a repair was faster
 	case m.Prev == s.last:
 		s.deliver(m)
 	default:
-		s.enqueue(m)
+		s.queue.add(m)
 		s.startRepair(repairGap)
 	}
 }
@@ -133,34 +124,29 @@ func (s *Subscription) reset(last ID) {
 	s.sink.Reset(last)
 }
 
-// enqueue keeps a message until the subscription is live. s.mu is held.
-func (s *Subscription) enqueue(m Message) {
-	if s.overflow {
-		return
-	}
-	if len(s.queue) == queueMessages || s.queued+len(m.Payload) > queueBytes {
-		s.queue, s.queued, s.overflow = nil, 0, true
-		return
-	}
-	s.queue = append(s.queue, m)
-	s.queued += len(m.Payload)
-}
-
 // drain delivers what is queued as far as it follows on the last message, and
 // reports whether that was all. s.mu is held.
 func (s *Subscription) drain() bool {
-	for i, m := range s.queue {
+	for i, m := range s.queue.messages {
 		switch {
 		case m.ID.Compare(s.last) <= 0:
 		case m.Prev == s.last:
 			s.deliver(m)
 		default:
-			s.queue = s.queue[i:]
+			s.queue.skip(i)
 			return false
 		}
 	}
-	s.queue, s.queued = nil, 0
-	return !s.overflow
+	s.queue.drop()
+	return !s.queue.overflow
+}
+
+// resetToBase gives up what lies before the base, if the last message does: of
+// that nobody can tell what is gone. s.mu is held.
+func (s *Subscription) resetToBase() {
+	if _, base := s.lane.life.known(); s.history && s.last.Compare(base) < 0 {
+		s.reset(base)
+	}
 }
 
 // doubt stops delivery until settle has compared the channel with Redis.
@@ -188,23 +174,27 @@ func (s *Subscription) ask() {
 
 // settle takes in where the channel stands in Redis, read after the link had
 // confirmed the subscription.
-func (s *Subscription) settle(head ID) {
+func (s *Subscription) settle(h head) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.again: // queued once more
 		return
 	case s.state == pending:
-		s.last = head
+		s.last = h.id
 		close(s.ready) // who waits sees the state once s.mu is free
 		s.ready = nil
+		s.state = suspect
 	case s.state != suspect || s.repairing:
 		return
+	default:
+		s.resetToBase()
 	}
-	before := s.last
-	drained := s.drain()
-	// The queue may have led past the head; a head behind is one Redis has lost.
-	if drained && head.Compare(before) >= 0 && head.Compare(s.last) <= 0 {
+	if s.lost(s.last, h) {
+		return // until the loss has its epoch, with which it is settled anew
+	}
+	behind := h.id.Compare(s.last) < 0
+	if s.drain() && !behind && h.id.Compare(s.last) <= 0 { // the queue may have led past the head
 		s.state = live
 		return
 	}
@@ -219,14 +209,31 @@ func (s *Subscription) compare(seen ID, h head) (ahead bool) {
 	defer s.mu.Unlock()
 	switch {
 	case s.state != live:
-	case !h.exists && s.last == seen:
-		s.last = h.id // expired: nothing that was not delivered
 	case h.id.Compare(s.last) > 0:
 		return true
-	case h.exists && h.id.Compare(seen) < 0:
+	case !s.lost(seen, h) && h.id.Compare(seen) < 0 && s.last == seen:
 		s.startRepair(repairSuspect)
 	}
 	return false
+}
+
+// lost reports whether Redis has lost a message that was there, at an id, before
+// it said that the channel stands at h. Then the lane begins a new epoch, and has
+// every channel settled. A channel of which Redis knows nothing is its own trouble,
+// and none if it is old enough to be forgotten. s.mu is held.
+func (s *Subscription) lost(at ID, h head) bool {
+	if h.id.Compare(at) >= 0 {
+		return false
+	}
+	b := s.lane.b
+	age := b.clock.redis(time.Now()).Sub(time.UnixMilli(int64(at.MS)))
+	if !h.exists {
+		if age >= leastMemory && s.last == at {
+			s.last = h.id // nothing that was not delivered
+		}
+		return false
+	}
+	return age > -floorAhead && s.lane.life.missing(at)
 }
 
 // recheck is compare once more, a while later: whoever still has not seen head
@@ -314,19 +321,26 @@ func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult 
 		s.repairing = false
 		return repaired
 	}
-	if len(page) == 0 && head != s.last {
-		s.reset(head)
+	s.resetToBase()
+	if _, base := s.lane.life.known(); s.lost(s.last, standing(page, head, base)) {
+		return fruitlessly // until the loss has its epoch
 	}
 	for _, m := range page {
+		if m.ID.Compare(s.last) <= 0 {
+			continue // before the base
+		}
 		if m.Prev != s.last {
 			s.reset(m.Prev)
 		}
 		s.deliver(m)
 	}
+	if head.Compare(s.last) > 0 && len(page) < repairPage || len(page) == 0 && head != s.last {
+		s.reset(head)
+	}
 	drained := s.drain()
 	switch {
-	case s.overflow || s.again || len(page) == repairPage:
-		s.overflow, s.again = false, false
+	case s.queue.overflow || s.again || len(page) == repairPage:
+		s.queue.overflow, s.again = false, false
 		return progress
 	case drained:
 		s.repairing, s.state = false, live
@@ -334,9 +348,19 @@ func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult 
 	case len(page) > 0:
 		return progress
 	case giveUp:
-		s.queue, s.queued = nil, 0 // what of it is stored after all, the stream has
+		s.queue.drop() // what of it is stored after all, the stream has
 		s.reset(s.last)
 		return progress
 	}
 	return fruitlessly
+}
+
+// standing returns where the channel stood when the first message after the last
+// one was stored: a message that follows on an older one was stored by a Redis
+// that had lost the last one.
+func standing(page []Message, last, base ID) head {
+	if len(page) > 0 {
+		last = page[0].Prev
+	}
+	return head{id: last, exists: last != base}
 }

@@ -274,8 +274,8 @@ func testLostQueue(t *testing.T, p pair) {
 // again: the answer says nothing about what came meanwhile.
 func TestStaleHeadSettlesNothing(t *testing.T) {
 	b := New(dial(t, "127.0.0.1:0"), Config{Logger: logger(t)})
-	s := &Subscription{name: "room", history: true, sink: newRecorder(), lane: b.lanes[0], ready: make(chan struct{})}
-	head := ID{7, 0}
+	s := &Subscription{name: "room", history: true, sink: newRecorder(), lane: b.lanes[0], ready: make(chan struct{}), queue: queue{backlog: &b.backlog}}
+	head := head{id: ID{7, 0}, exists: true}
 	settle := func() state {
 		s.settle(head)
 		return s.state

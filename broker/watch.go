@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -64,7 +65,7 @@ func (l *lane) settleAll(ctx context.Context) {
 			continue
 		}
 		for i, s := range subs {
-			s.settle(heads[i].id)
+			s.settle(heads[i])
 		}
 	}
 }
@@ -75,74 +76,56 @@ type head struct {
 	exists bool // Redis knows something of the channel
 }
 
-// heads returns where channels stand, and has the lane know its epoch.
+// heads returns where channels stand, and has the lane know whether its data are
+// still those that it knew.
 func (l *lane) heads(ctx context.Context, subs []*Subscription) ([]head, error) {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
-	args := make([]any, 0, 2+len(subs))
-	args = append(args, "MGET", l.b.layout.epoch(l.number))
+	args := make([]any, 0, 3+len(subs))
+	args = append(args, "MGET", l.b.layout.epoch(l.number), l.tally.key)
 	for _, s := range subs {
 		args = append(args, l.b.layout.meta(s.name))
 	}
-	reply, err := l.b.batch.do(ctx, args...)
+	before := l.tally.read()
+	reply, err := l.batch.do(ctx, args...)
 	if err != nil {
 		return nil, err
 	}
 	values, ok := reply.([]any)
-	if !ok || len(values) != 1+len(subs) {
+	if !ok || len(values) != 2+len(subs) {
 		return nil, fmt.Errorf("unexpected reply %T", reply)
 	}
+	text, _ := values[1].(string)
+	count, _ := strconv.ParseInt(text, 10, 64) // none is 0
+	l.tally.check(before, count, before.count, before.newest)
 	if err := l.checkEpoch(ctx, values[0]); err != nil {
 		return nil, err
 	}
-	base := l.baseline()
+	_, base := l.life.known()
 	heads := make([]head, len(subs))
-	for i, v := range values[1:] {
-		heads[i].id = base
-		if s, ok := v.(string); ok {
-			heads[i].exists = true
-			id, _, _ := strings.Cut(s, " ") // what later versions add is ignored
-			if heads[i].id, err = ParseID(id); err != nil {
-				return nil, err
-			}
+	for i, v := range values[2:] {
+		if heads[i], err = parseHead(v, base); err != nil {
+			return nil, err
+		}
+		if heads[i].exists {
+			l.floor.raise(heads[i].id, l.b.clock.redis(time.Now()))
 		}
 	}
 	return heads, nil
 }
 
-// checkEpoch takes in the epoch as Redis has it. If it is not the one the lane
-// knows, Redis has lost its data, and all that is live is in doubt: before
-// anybody else goes by the new epoch.
-func (l *lane) checkEpoch(ctx context.Context, epoch any) error {
-	l.checking.Lock()
-	defer l.checking.Unlock()
-	known := l.knownEpoch()
-	s, _ := epoch.(string)
-	if s == known && s != "" {
-		return nil
+// parseHead parses what a channel's meta has to say.
+func parseHead(meta any, base ID) (head, error) {
+	s, ok := meta.(string)
+	if !ok {
+		return head{id: base}, nil
 	}
-	reply, err := l.b.batch.eval(ctx, epochScript, []string{l.b.layout.epoch(l.number)}, known)
-	if err != nil {
-		return err
+	text, _, _ := strings.Cut(s, " ") // what later versions add is ignored
+	id, err := ParseID(text)
+	if id.Compare(base) < 0 {
+		id = base
 	}
-	s, _ = reply.(string)
-	lost, err := l.setEpoch(s)
-	if err != nil || !lost {
-		return err
-	}
-	l.b.metrics.losses.Inc()
-	l.b.log.Warn("redis has lost its data", "lane", l.number, "epoch", s)
-	l.doubtAll()
-	return nil
-}
-
-func (l *lane) doubtAll() {
-	for _, s := range l.snapshot() {
-		if s.history {
-			s.doubt()
-			l.toSettle.add(s)
-		}
-	}
+	return head{id: id, exists: true}, err
 }
 
 func (l *lane) snapshot() []*Subscription {
@@ -163,20 +146,21 @@ func (l *lane) watch(ctx context.Context) {
 	defer tick.Stop()
 	var sweep sweep
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
 		if l.number == 0 {
 			l.readClock(ctx)
 		}
 		round := sweep.next(l)
-		heads, err := l.heads(ctx, round) // also with none: it reads the epoch
-		if err != nil {
-			continue // the link tells about a Redis that is away
+		// Also with none: it reads the epoch. The link tells about a Redis that is away.
+		if heads, err := l.heads(ctx, round); err == nil {
+			sweep.compare(round, heads)
+			l.makeSure(ctx)
 		}
-		sweep.compare(round, heads)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-l.life.found: // heads looks into it
+		}
 	}
 }
 
@@ -185,8 +169,12 @@ func (l *lane) watch(ctx context.Context) {
 func (l *lane) readClock(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, watchEvery)
 	defer cancel()
+	master, err := masterOf(ctx, l.rdb, l.tally.key)
+	if err != nil {
+		return
+	}
 	sent := time.Now()
-	if at, err := l.rdb.Time(ctx).Result(); err == nil {
+	if at, err := master.Time(ctx).Result(); err == nil {
 		l.b.clock.observe(at, sent, time.Now())
 	}
 }

@@ -6,45 +6,60 @@ local function following(last)
   return ms .. '-' .. string.format('%.0f', seq + 1)
 end
 
--- newer returns the greater of two ids.
+-- newer returns the greater of two ids. A number without leading zeros is greater
+-- if it is longer; the numbers themselves may be too large for Lua.
 local function newer(a, b)
   local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)')
   local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)')
-  a_ms, b_ms = tonumber(a_ms), tonumber(b_ms)
-  if a_ms > b_ms or (a_ms == b_ms and tonumber(a_seq) >= tonumber(b_seq)) then return a end
-  return b
+  if a_ms == b_ms then a_ms, b_ms = a_seq, b_seq end
+  if #a_ms ~= #b_ms then return #a_ms > #b_ms and a or b end
+  return a_ms >= b_ms and a or b
+end
+
+-- begin_epoch begins a life of the data. Its id is one millisecond ahead of the
+-- clock, and comes after seen, so that it comes after all that were issued before,
+-- even in the millisecond of the loss.
+local function begin_epoch(key, seen, kind)
+  local t = redis.call('TIME')
+  local ms = t[1] * 1000 + math.floor(t[2] / 1000)
+  local id = string.format('%.0f-0', math.max(ms, string.match(seen, '^%d+') + 0) + 1)
+  redis.call('SET', key, id .. ' ' .. kind)
+  return id, kind
 end
 
 -- ensure_epoch returns the id and the kind of the epoch of a lane: the life of
--- the data in Redis. A node that knew an earlier epoch than the one it finds
--- has seen data being lost, and says so in the kind: 'first' or 'lost'. The id
--- is one millisecond ahead, so that it comes after all that were issued before,
--- even in the millisecond of the loss.
-local function ensure_epoch(key, known)
+-- the data in Redis. A node that knew another epoch than the one it finds has seen
+-- data being lost, and says so in the kind: 'first' or 'lost'. If the one that it
+-- knew is the later one, Redis has gone back to older data. Seen is the newest id
+-- that the node has seen.
+local function ensure_epoch(key, known, seen)
   local epoch = redis.call('GET', key)
-  if not epoch then
-    local t = redis.call('TIME')
-    epoch = t[1] * 1000 + math.floor(t[2] / 1000) + 1 .. '-0' .. (known == '' and ' first' or ' lost')
-    redis.call('SET', key, epoch)
-  end
+  if not epoch then return begin_epoch(key, seen, known == '' and 'first' or 'lost') end
   local id, kind = string.match(epoch, '^(%S+) (%S+)')
-  if kind == 'first' and known ~= '' and string.match(known, '^%S+') ~= id then
-    kind = 'lost'
-    redis.call('SET', key, id .. ' lost')
+  local known_id = string.match(known, '^%S+')
+  if known_id and known_id ~= id then
+    if newer(known_id, id) == known_id then return begin_epoch(key, newer(known_id, seen), 'lost') end
+    if kind == 'first' then
+      kind = 'lost'
+      redis.call('SET', key, id .. ' lost')
+    end
   end
   return id, kind
 end
 
+-- base_of returns the position before which nothing is vouched for.
+local function base_of(id, kind) return kind == 'lost' and id or '0-0' end
+
 -- last_id returns the id of the last message of a channel: what meta says; if
 -- meta is gone, what the stream says; if that is gone too, the position of a
--- channel on which nothing was ever published: 0-0, or after a loss the epoch.
-local function last_id(stream, meta, epoch, known)
-  local last = redis.call('GET', meta)
-  if last then return string.match(last, '^%d+%-%d+') end
-  local tail = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
-  if tail[1] then return tail[1][1] end
-  local id, kind = ensure_epoch(epoch, known)
-  return kind == 'lost' and id or '0-0'
+-- channel on which nothing was ever published. It is not before base.
+local function last_id(stream, meta, base)
+  local last = meta and string.match(meta, '^%d+%-%d+')
+  if not last then
+    local tail = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+    last = tail[1] and tail[1][1] or base
+  end
+  return newer(base, last)
 end
 
 -- next_id returns the id of a message stored now, which comes after prev and after
@@ -67,12 +82,17 @@ end
 -- store stores one message and hands it to every subscribed node. Of the script's
 -- KEYS it takes 1 stream, 2 meta, 3 epoch, 4 live (the pub/sub channel), and of
 -- its ARGV, from at on: messages kept, how many more before trimming, ttl and ttl
--- of meta (ms), the command (PUBLISH or SPUBLISH), the epoch the node knows, and
--- floor, the newest id the node has seen. It returns the id.
+-- of meta (ms), the command (PUBLISH or SPUBLISH), the epoch the node knows, the
+-- base of that, and floor, the newest id the node has seen. It returns the id.
 local function store(at, payload)
-  local prev, stored, renewal = string.match(redis.call('GET', KEYS[2]) or '', '^(%S+) (%d+) (%d+)$')
-  prev = prev or last_id(KEYS[1], KEYS[2], KEYS[3], ARGV[at + 5])
-  local floor = ARGV[at + 6]
+  local known = redis.call('MGET', KEYS[2], KEYS[3])
+  local prev, stored, renewal = string.match(known[1] or '', '^(%S+) (%d+) (%d+)$')
+  local base, floor = ARGV[at + 6], ARGV[at + 7]
+  if known[2] ~= ARGV[at + 5] then base = base_of(ensure_epoch(KEYS[3], ARGV[at + 5], floor)) end
+  -- A base ends in -0, so with as many digits of ms the texts tell.
+  if not prev or #base > 3 and (prev < base or string.byte(prev, 14) ~= 45) then
+    prev = last_id(KEYS[1], known[1], base)
+  end
   local t = redis.call('TIME')
   local ms = t[1] * 1000 + math.floor(t[2] / 1000)
   local id = next_id(ms .. '-0', prev, floor)

@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"net"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -9,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Cluster is a Redis Cluster of masters without replicas.
+// Cluster is a Redis Cluster of masters, without replicas but those that are added.
 type Cluster struct {
 	// Nodes are the masters, in the order in which the slots are dealt out.
 	Nodes []*Server
@@ -22,10 +23,7 @@ func StartCluster(t testing.TB, nodes int) *Cluster {
 	t.Helper()
 	c := &Cluster{}
 	for range nodes {
-		c.Nodes = append(c.Nodes, Start(t,
-			"--cluster-enabled", "yes",
-			"--cluster-config-file", "nodes.conf",
-			"--cluster-node-timeout", "2000"))
+		c.Nodes = append(c.Nodes, startClusterNode(t))
 	}
 	create(t, c.addrs())
 	for _, node := range c.Nodes {
@@ -36,6 +34,50 @@ func StartCluster(t testing.TB, nodes int) *Cluster {
 		})
 	}
 	return c
+}
+
+func startClusterNode(t testing.TB) *Server {
+	t.Helper()
+	return Start(t,
+		"--cluster-enabled", "yes",
+		"--cluster-config-file", "nodes.conf",
+		"--cluster-node-timeout", "2000")
+}
+
+// StartReplica adds a replica of one of the masters and returns when it has
+// synchronised and every master knows it, so that it can take over.
+func (c *Cluster) StartReplica(t testing.TB, of *Server) *Server {
+	t.Helper()
+	s := startClusterNode(t)
+	id, master := s.CLI("CLUSTER", "MYID"), of.CLI("CLUSTER", "MYID")
+	host, port, _ := net.SplitHostPort(of.Addr())
+	s.CLI("CLUSTER", "MEET", host, port)
+	await(t, s.Addr()+" knows its master", func() bool {
+		_, err := s.do("CLUSTER", "REPLICATE", master)
+		return err == nil
+	})
+	await(t, s.Addr()+" is in step", func() bool {
+		info, err := s.do("INFO", "replication")
+		return err == nil && strings.Contains(info, "master_link_status:up")
+	})
+	for _, node := range c.Nodes {
+		await(t, node.Addr()+" knows the replica", func() bool {
+			nodes, err := node.do("CLUSTER", "NODES")
+			return err == nil && knowsReplica(nodes, id, master)
+		})
+	}
+	return s
+}
+
+// knowsReplica reports whether the answer to CLUSTER NODES has id as a replica of
+// master.
+func knowsReplica(nodes, id, master string) bool {
+	for line := range strings.Lines(nodes) {
+		if strings.HasPrefix(line, id) {
+			return strings.Contains(line, "slave "+master) && strings.Contains(line, " connected")
+		}
+	}
+	return false
 }
 
 // create joins the servers at addrs and deals out the slots.

@@ -34,3 +34,9 @@ func (s *Server) Detach() {
 	s.t.Helper()
 	s.CLI("REPLICAOF", "NO", "ONE")
 }
+
+// IsMaster reports whether a server that runs takes itself for a master.
+func (s *Server) IsMaster() bool {
+	info, err := s.do("INFO", "replication")
+	return err == nil && strings.Contains(info, "role:master")
+}

@@ -63,3 +63,13 @@ func TestSentinelFailsOver(t *testing.T) {
 		return err == nil && got == "v" && client.Set(t.Context(), "k2", "v", 0).Err() == nil
 	})
 }
+
+func TestClusterReplicaTakesOver(t *testing.T) {
+	c := StartCluster(t, 3)
+	replica := c.StartReplica(t, c.Nodes[0])
+	if replica.IsMaster() {
+		t.Fatal("the replica is a master")
+	}
+	c.Nodes[0].Kill()
+	await(t, "the replica has taken over", replica.IsMaster)
+}

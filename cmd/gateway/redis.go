@@ -11,6 +11,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"wssgateway/broker"
 )
 
 // redisPoolSize is the number of connections to one Redis server. Commands are
@@ -39,32 +41,45 @@ func newRedis(options *redis.UniversalOptions) redis.UniversalClient {
 	client := redis.NewUniversalClient(options)
 	client.AddHook(failTogether{})
 	if cluster, ok := client.(*redis.ClusterClient); ok {
-		cluster.AddHook(sendOnce{})
+		cluster.AddHook(clusterHook{cluster})
 	}
 	return client
 }
 
-// sendOnce keeps the Cluster client from sending a command again after its
-// answer was lost, which it does without asking MaxRetries, up to three times.
-// Redirects, after which the command was certainly not carried out, are still
-// followed.
-type sendOnce struct{}
+// clusterHook stands between the Cluster client and its users. It keeps the client
+// from sending a command again after its answer was lost, which it does without
+// asking MaxRetries, up to three times. Redirects, after which the command was
+// certainly not carried out, are still followed. And it has the client ask for the
+// layout when a server does not answer, as its replica may have taken over.
+type clusterHook struct{ cluster *redis.ClusterClient }
 
-func (sendOnce) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (clusterHook) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (sendOnce) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (h clusterHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		return next(ctx, onceOnly(cmd))
+		err := next(ctx, onceOnly(cmd))
+		h.reload(ctx, err)
+		return err
 	}
 }
 
-func (sendOnce) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (h clusterHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		once := make([]redis.Cmder, len(cmds))
 		for i, cmd := range cmds {
 			once[i] = onceOnly(cmd)
 		}
-		return next(ctx, once)
+		err := next(ctx, once)
+		for _, cmd := range cmds {
+			h.reload(ctx, cmd.Err())
+		}
+		return err
+	}
+}
+
+func (h clusterHook) reload(ctx context.Context, err error) {
+	if broker.Misplaced(err) {
+		h.cluster.ReloadState(ctx)
 	}
 }
 

@@ -10,8 +10,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"wssgateway/broker/redistest"
 )
 
 func TestRedisURLs(t *testing.T) {
@@ -174,6 +177,47 @@ func TestAClusterIsNotSentACommandTwice(t *testing.T) {
 	}
 	if n := server.xadds.Load(); n != 1 {
 		t.Errorf("the server got the pipelined command %d times", n)
+	}
+}
+
+// The sessions' commands find a promoted replica as soon as the links do (finding N3).
+func TestAClusterIsAskedForItsLayoutWhenAServerIsDead(t *testing.T) {
+	c := redistest.StartCluster(t, 3)
+	replica := c.StartReplica(t, c.Nodes[0])
+	options, err := parseRedis(c.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := newRedis(options)
+	t.Cleanup(func() { client.Close() })
+	var key string // on the server that dies
+	for i := 0; key == ""; i++ {
+		name := fmt.Sprint("k", i)
+		if err := client.Set(t.Context(), name, "v", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if c.Nodes[0].CLI("CLUSTER", "COUNTKEYSINSLOT", c.Nodes[0].CLI("CLUSTER", "KEYSLOT", name)) == "1" {
+			key = name
+		}
+	}
+	c.Nodes[0].Kill()
+	await := func(what string, condition func() bool) time.Duration {
+		t.Helper()
+		begin := time.Now()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for ; !condition(); <-tick.C {
+			if time.Since(begin) > 40*time.Second {
+				t.Fatalf("not within 40 s: %s", what)
+			}
+		}
+		return time.Since(begin)
+	}
+	await("the replica is promoted", replica.IsMaster)
+	took := await("a command finds it", func() bool { return client.Set(t.Context(), key, "v", 0).Err() == nil })
+	t.Logf("found after %v", took)
+	if took > 5*time.Second {
+		t.Errorf("found %v after the promotion", took)
 	}
 }
 
