@@ -59,6 +59,10 @@ func stored(final bool, b []byte) []byte {
 	return append(block, b...)
 }
 
+// syncMarker ends what was flushed; the receiver puts it back (RFC 7692, section
+// 7.2.1).
+var syncMarker = []byte{0x00, 0x00, 0xff, 0xff}
+
 // deflated returns b compressed, as the payload of a message.
 func deflated(b []byte) []byte {
 	var out bytes.Buffer
@@ -72,5 +76,5 @@ func deflated(b []byte) []byte {
 	if err := w.Flush(); err != nil {
 		panic(err) // into memory
 	}
-	return bytes.TrimSuffix(out.Bytes(), []byte{0x00, 0x00, 0xff, 0xff})
+	return bytes.TrimSuffix(out.Bytes(), syncMarker)
 }

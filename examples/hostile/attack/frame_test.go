@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,7 @@ func TestFramesAreRead(t *testing.T) {
 		"a huge one":     {[][]byte{message(strings.Repeat("huge ", 20_000))}, strings.Repeat("huge ", 20_000)},
 		"fragments":      {[][]byte{frame(text, []byte("{")), frame(fin|ping, nil), frame(continuation, []byte(" ")), frame(fin|continuation, []byte("}"))}, "{ }"},
 		"compressed":     {[][]byte{frame(fin|rsv1|text, deflated(spaces))}, string(spaces)},
+		"flushed twice":  {[][]byte{frame(fin|rsv1|text, slices.Concat(deflated([]byte("one, ")), syncMarker, deflated([]byte("two"))))}, "one, two"},
 		"a stored block": {[][]byte{frame(fin|rsv1|text, append(stored(false, []byte("as it is")), 0))}, "as it is"},
 	} {
 		t.Run(name, func(t *testing.T) {

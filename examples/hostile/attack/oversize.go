@@ -24,7 +24,8 @@ func oversized() []Attack {
 		PerSecond: 1,
 		Wants:     []string{"closed 1009"},
 		run: func(ctx context.Context, f *front) {
-			bomb := frame(fin|rsv1|text, deflated(bytes.Repeat([]byte(" "), 60<<20)))
+			part := append(deflated(bytes.Repeat([]byte(" "), 1<<20)), syncMarker...)
+			bomb := frame(fin|rsv1|text, bytes.TrimSuffix(bytes.Repeat(part, 60), syncMarker))
 			often(ctx, 4, 20, func(int) { f.oneFrame(ctx, "", bomb) })
 		},
 	}, {
