@@ -36,6 +36,6 @@ local left = redis.call('HINCRBY', KEYS[6], known, -1)
 if left > 0 then return 0 end
 if left < 0 then redis.call('HSET', KEYS[6], known, 0) end
 local t = redis.call('TIME')
-local due = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[6]
+local due = t[1] * 1000 + math.floor(t[2] / 1000) + 1 + ARGV[6] -- not a part of a millisecond early
 redis.call('ZADD', KEYS[7], string.format('%.0f', due), ARGV[5] .. ' ' .. known)
 return 1
