@@ -60,7 +60,7 @@ func (w *world) overwritten(ctx context.Context, web *http.Client) error {
 	if err != nil {
 		return err
 	}
-	ws, _, err := websocket.Dial(ctx, "wss://"+w.proxy.address+"/ws?connect=1&access_token="+token, &websocket.DialOptions{
+	ws, _, err := websocket.Dial(ctx, "wss://"+w.proxy.address+"/ws?connect=1&access_token="+token, &websocket.DialOptions{ //nolint:bodyclose // Dial does
 		HTTPClient: web,
 		HTTPHeader: http.Header{"X-Forwarded-For": {invented}, "X-Real-Ip": {invented}, "Forwarded": {"for=" + invented}},
 	})
