@@ -17,6 +17,9 @@ const (
 	// silence is how long a link may deliver nothing before it counts as dead:
 	// three probes. The client library's own health check would not notice.
 	silence = 3 * time.Second
+	// openTimeout is how long a new link may take to be confirmed: less, as in a
+	// Cluster another server may have taken over meanwhile.
+	openTimeout = silence / 2
 	// subscribeBatch is how many channels go into one SUBSCRIBE.
 	subscribeBatch = 512
 )
@@ -69,7 +72,7 @@ func (l *lane) open(ctx context.Context, ps *redis.PubSub) error {
 	if err := l.send(ctx, ps, "subscribe", []string{l.probe}); err != nil {
 		return err
 	}
-	if _, err := ps.ReceiveTimeout(ctx, silence); err != nil {
+	if _, err := ps.ReceiveTimeout(ctx, openTimeout); err != nil {
 		return fmt.Errorf("confirm probe: %w", err)
 	}
 	l.restart()
