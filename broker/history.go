@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"fmt"
-	"time"
 )
 
 // Head says where a channel stands.
@@ -13,20 +12,14 @@ type Head struct {
 	Recovered bool
 }
 
-// epochTrust is how long an epoch has to stand before the position 0-0 is vouched
-// for: as long as a node that knows of an earlier one takes to come back to a Redis
-// that was away. Who asks sooner waits for the rest of it.
-const epochTrust = 3 * time.Second
-
 // Head returns where a channel with history stands, and whether all that came
-// after since is still there.
+// after since is still there. On data that have only just begun it waits, before it
+// vouches for 0-0, for every node to say that it knew no others.
 func (b *Broker) Head(ctx context.Context, channel string, since ID) (Head, error) {
-	h, wait, err := b.head(ctx, channel, since, epochTrust)
-	if err == nil && wait > 0 {
-		if !pause(ctx, wait) {
-			return Head{}, fmt.Errorf("broker: head: %w", ctx.Err())
-		}
-		h, _, err = b.head(ctx, channel, since, 0)
+	l := b.lane(channel)
+	h, unsure, err := b.head(ctx, channel, since)
+	if err == nil && unsure && l.life.awaitSure(ctx) { // else it is not vouched for
+		h, _, err = b.head(ctx, channel, since)
 	}
 	if err != nil {
 		return Head{}, fmt.Errorf("broker: head: %w", err)
@@ -34,24 +27,29 @@ func (b *Broker) Head(ctx context.Context, channel string, since ID) (Head, erro
 	return h, nil
 }
 
-// head asks once. If it is too soon to say, wait is how much.
-func (b *Broker) head(ctx context.Context, channel string, since ID, trust time.Duration) (h Head, wait time.Duration, err error) {
+// head asks once. Unsure: the answer depends on whether the lane's epoch is the
+// first, and the lane does not know that yet.
+func (b *Broker) head(ctx context.Context, channel string, since ID) (h Head, unsure bool, err error) {
 	l := b.lane(channel)
 	keys := []string{b.layout.stream(channel), b.layout.meta(channel), b.layout.epoch(l.number)}
 	epoch, _ := l.life.known()
-	reply, err := l.batch.eval(ctx, headScript, keys, since.String(), epoch, l.floor.get().String(), trust.Milliseconds())
+	trust := "new"
+	if l.life.isSure() {
+		trust = "sure"
+	}
+	reply, err := l.batch.eval(ctx, headScript, keys,
+		since.String(), epoch, l.floor.get().String(), trust, epochDoubt.Milliseconds())
 	if err != nil {
-		return Head{}, 0, err
+		return Head{}, false, err
 	}
 	list, ok := reply.([]any)
 	if !ok || len(list) != 3 {
-		return Head{}, 0, fmt.Errorf("unexpected reply %v", reply)
+		return Head{}, false, fmt.Errorf("unexpected reply %v", reply)
 	}
 	last, _ := list[0].(string)
-	ms, _ := list[2].(int64)
 	h.Recovered = list[1] == int64(1)
 	h.Last, err = ParseID(last)
-	return h, time.Duration(ms) * time.Millisecond, err
+	return h, list[2] == int64(1), err
 }
 
 // Read returns up to limit messages after a position, oldest first. They follow

@@ -30,6 +30,9 @@ func (l layout) tag(lane int) string { return l.prefix + "{" + strconv.Itoa(lane
 
 func (l layout) epoch(lane int) string { return l.tag(lane) + "epoch" }
 
+// agreed names the set of nodes that know of no epoch before a lane's first one.
+func (l layout) agreed(lane int) string { return l.tag(lane) + "agreed" }
+
 // tally names the count of a node's pipelines that have stored something.
 func (l layout) tally(lane int, node string) string { return l.tag(lane) + "tally:" + node }
 

@@ -45,7 +45,7 @@ func newLane(b *Broker, rdb redis.UniversalClient, number int, node string) *lan
 	l := &lane{
 		b: b, rdb: rdb, number: number,
 		probe:    b.layout.probe(number, node),
-		life:     life{found: make(chan struct{}, 1)},
+		life:     life{found: make(chan struct{}, 1), verdict: make(chan struct{})},
 		subs:     make(map[string]*Subscription),
 		closing:  make(map[string]bool),
 		changed:  make(map[string]struct{}),

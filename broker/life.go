@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 )
 
 // life is what a lane knows of the life of its data in Redis: its epoch. When
@@ -16,6 +17,10 @@ type life struct {
 	epoch string     // the last one seen: "id kind"
 	base  ID         // no position before it is vouched for: the epoch's id after a loss, else 0-0
 	gone  ID         // the newest id that was found gone, and for which no epoch has begun yet
+	begun time.Time  // when the epoch has, by Redis's clock
+	sure  bool       // if the epoch is a first one, nobody has known another
+
+	verdict chan struct{} // closed when sure is set, or the epoch is another one; replaced then
 
 	found chan struct{} // size 1: gone is set
 }
@@ -38,7 +43,11 @@ func (v *life) set(epoch string) (lost bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	lost = v.epoch != "" && v.epoch != epoch
-	v.epoch, v.base = epoch, ID{}
+	if v.epoch != epoch {
+		v.epoch, v.base, v.sure = epoch, ID{}, false
+		v.begun = time.UnixMilli(int64(id.MS))
+		v.decided()
+	}
 	if kind == "lost" {
 		v.base = id
 	}
@@ -80,8 +89,9 @@ func (l *lane) checkEpoch(ctx context.Context, epoch any) error {
 	if s, _ := epoch.(string); s == known && s != "" && gone.IsZero() {
 		return nil
 	}
-	keys := []string{l.b.layout.epoch(l.number)}
-	reply, err := l.batch.eval(ctx, epochScript, keys, known, l.floor.get().String(), gone.String())
+	keys := []string{l.b.layout.epoch(l.number), l.b.layout.agreed(l.number)}
+	reply, err := l.batch.eval(ctx, epochScript, keys,
+		known, l.floor.get().String(), gone.String(), l.probe, agreedTTL.Milliseconds())
 	if err != nil {
 		return err
 	}
@@ -89,6 +99,11 @@ func (l *lane) checkEpoch(ctx context.Context, epoch any) error {
 	lost, err := l.life.set(s)
 	if err != nil || !lost {
 		return err
+	}
+	if first, _ := strings.CutSuffix(known, " first"); s == first+" lost" {
+		// The lane took its epoch for the first: who was vouched for may lack what was
+		// before, whatever has come since.
+		l.life.missing(l.floor.get())
 	}
 	l.b.metrics.losses.Inc()
 	l.b.log.Warn("redis has lost data", "lane", l.number, "epoch", s)

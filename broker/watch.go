@@ -153,6 +153,7 @@ func (l *lane) watch(ctx context.Context) {
 		// Also with none: it reads the epoch. The link tells about a Redis that is away.
 		if heads, err := l.heads(ctx, round); err == nil {
 			sweep.compare(round, heads)
+			l.makeSure(ctx)
 		}
 		select {
 		case <-ctx.Done():
