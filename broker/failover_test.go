@@ -107,7 +107,7 @@ func TestServerThatHangsHoldsUpNobodyElse(t *testing.T) {
 	}
 	publishing.Wait()
 	t.Logf("slowest publish to a server that answers: %v", slices.Max(slowest))
-	if took := slices.Max(slowest); took > time.Second {
+	if took := slices.Max(slowest); took > 2*time.Second {
 		t.Errorf("a publish to a server that answers took %v", took)
 	}
 	for _, channel := range healthy {

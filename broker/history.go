@@ -14,7 +14,7 @@ type Head struct {
 
 // Head returns where a channel with history stands, and whether all that came
 // after since is still there. On data that have only just begun it waits, before it
-// vouches for 0-0, until it is known that there were none before.
+// vouches for 0-0, for every node to say that it knew no others.
 func (b *Broker) Head(ctx context.Context, channel string, since ID) (Head, error) {
 	l := b.lane(channel)
 	h, unsure, err := b.head(ctx, channel, since)

@@ -18,7 +18,6 @@ type life struct {
 	base  ID         // no position before it is vouched for: the epoch's id after a loss, else 0-0
 	gone  ID         // the newest id that was found gone, and for which no epoch has begun yet
 	begun time.Time  // when the epoch has, by Redis's clock
-	since time.Time  // when the node saw it first
 	sure  bool       // if the epoch is a first one, nobody has known another
 
 	verdict chan struct{} // closed when sure is set, or the epoch is another one; replaced then
@@ -46,7 +45,7 @@ func (v *life) set(epoch string) (lost bool, err error) {
 	lost = v.epoch != "" && v.epoch != epoch
 	if v.epoch != epoch {
 		v.epoch, v.base, v.sure = epoch, ID{}, false
-		v.begun, v.since = time.UnixMilli(int64(id.MS)), time.Now()
+		v.begun = time.UnixMilli(int64(id.MS))
 		v.decided()
 	}
 	if kind == "lost" {
@@ -100,6 +99,11 @@ func (l *lane) checkEpoch(ctx context.Context, epoch any) error {
 	lost, err := l.life.set(s)
 	if err != nil || !lost {
 		return err
+	}
+	if first, _ := strings.CutSuffix(known, " first"); s == first+" lost" {
+		// The lane took its epoch for the first: who was vouched for may lack what was
+		// before, whatever has come since.
+		l.life.missing(l.floor.get())
 	}
 	l.b.metrics.losses.Inc()
 	l.b.log.Warn("redis has lost data", "lane", l.number, "epoch", s)

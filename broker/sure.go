@@ -8,20 +8,17 @@ import (
 )
 
 // A node that has just started does not know whether the first epoch it finds is the
-// first: Redis may have lost all data a moment ago. Those that know take a while to
-// come back to it.
+// first: Redis may have lost all data a moment ago. It vouches for 0-0 once every node
+// whose link stands has seen the epoch, and had known no other. If one that was away
+// comes later and had, all who were vouched for are reset.
 const (
-	// epochTrust is how long an epoch has to stand before 0-0 is vouched for: longer
-	// than a node takes to be back on a Redis that was away.
-	epochTrust = 2 * time.Second
-	// epochDoubt is how long it is doubted because of a node that is subscribed, and
-	// so was there, but does not come to look: one whose way to Redis has broken.
+	// epochDoubt is how long an epoch is doubted because of a node that is subscribed
+	// but does not come to look: one whose way to Redis has broken.
 	epochDoubt = time.Minute
 	// agreedTTL is how long it is remembered who has looked.
 	agreedTTL = 2 * epochDoubt
-	// sureWait bounds what is waited for it: a look a second, and somewhat less than
-	// a request may take.
-	sureWait = epochTrust + watchEvery + watchEvery/2
+	// sureWait bounds what is waited for it, a look a second.
+	sureWait = 3 * watchEvery
 )
 
 func (v *life) isSure() bool {
@@ -56,15 +53,14 @@ func (v *life) decided() {
 	v.verdict = make(chan struct{})
 }
 
-// makeSure looks whether every node has agreed that an epoch is the first, once it
-// has stood for long enough. If it is not, that is found out in another way.
+// makeSure looks whether every node has agreed that an epoch is the first.
 func (l *lane) makeSure(ctx context.Context) {
 	v := &l.life
 	v.mu.Lock()
-	epoch, stood, decided := v.epoch, time.Since(v.since), v.sure || !v.base.IsZero()
+	epoch, decided := v.epoch, v.sure || !v.base.IsZero()
 	old := l.b.clock.redis(time.Now()).Sub(v.begun) > epochDoubt
 	v.mu.Unlock()
-	if decided || !old && stood < epochTrust || !old && !l.allAgree(ctx) {
+	if decided || !old && !l.allAgree(ctx) {
 		return
 	}
 	v.mu.Lock()
