@@ -247,7 +247,8 @@ func (s *Subscription) recheck(head ID) {
 }
 
 const (
-	repairPage = 200 // messages read at a time
+	repairPage  = 200       // messages read at a time, and
+	repairBytes = 512 << 10 // bytes at which a page ends
 	// repairTries bounds how often a queued message that the stream does not
 	// have is looked for: it was published before Redis lost it.
 	repairTries = 3
@@ -292,15 +293,15 @@ func (s *Subscription) repair() {
 
 // missing reads where the channel stands, and then what comes after the last
 // message delivered: in this order, all up to the head is in the page or gone.
-func (s *Subscription) missing(ctx context.Context) (ID, []Message, error) {
+func (s *Subscription) missing(ctx context.Context) (ID, Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
 	last := s.Last()
 	head, err := s.lane.b.Head(ctx, s.name, last)
 	if err != nil {
-		return ID{}, nil, err
+		return ID{}, Page{}, err
 	}
-	page, err := s.lane.b.Read(ctx, s.name, last, repairPage)
+	page, err := s.lane.b.ReadPage(ctx, s.name, last, repairPage, repairBytes)
 	return head.Last, page, err
 }
 
@@ -314,7 +315,7 @@ const (
 
 // apply delivers what a repair has read. giveUp: what is queued is not in the
 // stream and will not come.
-func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult {
+func (s *Subscription) apply(head ID, page Page, giveUp bool) repairResult {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == closed {
@@ -322,10 +323,10 @@ func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult 
 		return repaired
 	}
 	s.resetToBase()
-	if _, base := s.lane.life.known(); s.lost(s.last, standing(page, head, base)) {
+	if _, base := s.lane.life.known(); s.lost(s.last, standing(page.Messages, head, base)) {
 		return fruitlessly // until the loss has its epoch
 	}
-	for _, m := range page {
+	for _, m := range page.Messages {
 		if m.ID.Compare(s.last) <= 0 {
 			continue // before the base
 		}
@@ -334,18 +335,18 @@ func (s *Subscription) apply(head ID, page []Message, giveUp bool) repairResult 
 		}
 		s.deliver(m)
 	}
-	if head.Compare(s.last) > 0 && len(page) < repairPage || len(page) == 0 && head != s.last {
+	if head.Compare(s.last) > 0 && !page.More || len(page.Messages) == 0 && head != s.last {
 		s.reset(head)
 	}
 	drained := s.drain()
 	switch {
-	case s.queue.overflow || s.again || len(page) == repairPage:
+	case s.queue.overflow || s.again || page.More:
 		s.queue.overflow, s.again = false, false
 		return progress
 	case drained:
 		s.repairing, s.state = false, live
 		return repaired
-	case len(page) > 0:
+	case len(page.Messages) > 0:
 		return progress
 	case giveUp:
 		s.queue.drop() // what of it is stored after all, the stream has

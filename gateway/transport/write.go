@@ -69,25 +69,6 @@ func (c *Conn) Send(frames []byte) {
 	}
 }
 
-// SendIfDrained is Send for when the outbox is empty; else it reports false.
-func (c *Conn) SendIfDrained(frames []byte) bool {
-	c.mu.Lock()
-	switch {
-	case c.shutting || c.refused:
-	case c.flushing:
-		c.mu.Unlock()
-		return false
-	default:
-		c.write(frames)
-	}
-	queued := c.flushing
-	c.mu.Unlock()
-	if queued {
-		c.transport.cfg.Budget.shed()
-	}
-	return true
-}
-
 // sendPong answers a ping: at once, or, as long as frames wait, with the next of
 // them. A ping that was not answered yet needs no answer any more (RFC 6455, section
 // 5.5.3).
