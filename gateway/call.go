@@ -184,9 +184,11 @@ func (cs *calls) Deliver(m broker.Message) {
 		Ref  string          `json:"ref"`
 		Data json.RawMessage `json:"data"`
 	}
-	err := json.Unmarshal([]byte(m.Payload), &reply)
-	w := cs.take(reply.Ref)
-	if err != nil || w == nil {
+	var w *waitingCall
+	if err := json.Unmarshal([]byte(m.Payload), &reply); err == nil {
+		w = cs.take(reply.Ref)
+	}
+	if w == nil {
 		cs.gw.metrics.calls[callIgnored].Inc()
 		return
 	}

@@ -2,9 +2,12 @@ package gateway_test
 
 import (
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 
 	"wssgateway/broker/redistest"
+	"wssgateway/gateway"
 )
 
 // TestFrozenReadersOfAReplay: who comes back to a large channel and reads nothing
@@ -28,5 +31,78 @@ func TestFrozenReadersOfAReplay(t *testing.T) {
 	const most = 128<<10 + 60_000 + 100_000 // a page, and a connection
 	if got := (memory(t).heap - before.heap) / readers; got > most {
 		t.Errorf("each holds %d bytes, want %d at most", got, most)
+	}
+}
+
+// TestFrozenReplaysCostNobodyElse: readers of a replay that do not read fill the memory
+// of the node, and are given up; who holds less is not.
+func TestFrozenReplaysCostNobodyElse(t *testing.T) {
+	t.Parallel()
+	const slowOnes, hostile, memory = 10, 140, 16 << 20
+	n := startNode(t, "a", redistest.Start(t).Client(t), deep, func(cfg *gateway.Config) {
+		cfg.Limits.Memory = memory
+	})
+	fill := func(channel string, size, count int) {
+		body := strings.Repeat(fmt.Sprintf(`,{"channel":%q,"data":%q}`, channel, strings.Repeat("x", size)), 20)[1:]
+		for range count / 20 {
+			if status, answer := n.call(t, "POST", "/v1/publish", "["+body+"]"); status != http.StatusOK {
+				t.Fatalf("%d %v", status, answer)
+			}
+		}
+	}
+	fill("deep:small", 700, 800)
+	fill("deep:big", 15000, 200)
+	var slow []*client
+	for i := range slowOnes {
+		c := n.narrow(t, fmt.Sprintf("access_token=%s&connect=1", token(fmt.Sprint("slow", i))))
+		c.expect("connected")
+		c.send(`{"type":"subscribe","channel":"deep:small","since":"0"}`)
+		slow = append(slow, c)
+	}
+	await(t, func() error {
+		if n.metric("gateway_client_memory_bytes") < slowOnes*40_000 {
+			return fmt.Errorf("memory %v", n.metric("gateway_client_memory_bytes"))
+		}
+		return nil
+	})
+	var frozen []*client
+	for i := range hostile {
+		c := n.narrow(t, fmt.Sprintf("access_token=%s&connect=1", token(fmt.Sprint("hostile", i/10))))
+		c.expect("connected")
+		frozen = append(frozen, c)
+	}
+	for _, c := range frozen {
+		c.send(`{"type":"subscribe","channel":"deep:big","since":"0"}`)
+	}
+	await(t, func() error {
+		if n.ended("overloaded") == 0 {
+			return fmt.Errorf("memory %v", n.metric("gateway_client_memory_bytes"))
+		}
+		return nil
+	})
+	await(t, func() error { // also what was given up has come back
+		if held := n.metric("gateway_client_memory_bytes"); held > memory {
+			return fmt.Errorf("%v bytes are held", held)
+		}
+		return nil
+	})
+	lost := 0
+	for _, c := range slow {
+		for {
+			f, err := c.read()
+			if err != nil {
+				lost++
+				break
+			}
+			if f["type"] == "message" && f.str("id") != "" {
+				c.send(`{"type":"ping","ref":1}`)
+			}
+			if f["type"] == "pong" {
+				break
+			}
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d of %d clients that hold little were closed", lost, slowOnes)
 	}
 }

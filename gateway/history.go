@@ -41,7 +41,7 @@ func (c *conn) history(ctx context.Context, r wire.Request) error {
 	if r.Limit == 0 {
 		r.Limit = historyDefault
 	}
-	free, err := c.gw.reserve(ctx, 2*historyBytes+c.gw.pageCost())
+	free, err := c.gw.reserve(ctx, 3*historyBytes+c.gw.pageCost())
 	if err != nil {
 		return mistake(wire.Unavailable, "cannot read now, try again")
 	}

@@ -136,7 +136,7 @@ func TestPagesWaitForMemory(t *testing.T) {
 	t.Parallel()
 	m := redistest.Embedded(t)
 	p := redistest.NewProxy(t, m.Addr())
-	n := startNode(t, "a", dialRedis(t, p.Addr()), func(cfg *gateway.Config) { cfg.Limits.Memory = 128 << 20 })
+	n := startNode(t, "a", dialRedis(t, p.Addr()), func(cfg *gateway.Config) { cfg.Limits.Memory = 256 << 20 })
 	const request = `{"type":"history","ref":1,"channel":"open:1","since":"0"}`
 	clients := make([]*client, 40) // about 18 may read at a time
 	for i := range clients {
@@ -153,9 +153,9 @@ func TestPagesWaitForMemory(t *testing.T) {
 		return time.Since(start)
 	}
 	ask("history") // Redis has the script
-	const roundTrip = 500 * time.Millisecond
+	const roundTrip = 300 * time.Millisecond
 	p.SetLatency(roundTrip / 2)
-	if took := ask("history"); took < 3*roundTrip || took > answersWithin {
+	if took := ask("history"); took < 2*roundTrip || took > answersWithin {
 		t.Errorf("all were answered after %v: not in turns", took)
 	}
 	p.SetLatency(0)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -351,5 +352,47 @@ func TestReplayedPage(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// TestKeptIsInTheBudget: what is kept for members that catch up, and do not take their
+// replay.
+func TestKeptIsInTheBudget(t *testing.T) {
+	const members, outbox = 300, 1 << 20
+	s, ch := shardOfTest(t), &channel{name: "room:1", history: true}
+	budget := transport.NewBudget(256 << 20)
+	tr, err := transport.New(transport.Config{Outbox: outbox, Budget: budget, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &Gateway{hub: s.hub, metrics: s.hub.metrics, transport: tr, conns: newConns(), log: s.hub.log, budget: budget}
+	g.cfg.Limits.Outbox = outbox
+	for range members {
+		nc, peer := net.Pipe()
+		defer peer.Close()
+		c := &conn{shard: s, gw: g}
+		tr.Adopt(nc, nil, false, &c.socket, c)
+		m := &member{conn: c, channel: ch, after: broker.ID{MS: 1}, catchUp: &catchUp{from: broker.ID{MS: 1}}}
+		s.deliver([]item{{kind: itemJoin, channel: ch, member: m}})
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for n := range 1300 {
+		s.deliver([]item{{kind: itemFrame, channel: ch, id: broker.ID{MS: uint64(n + 2)}, frame: wiretest.ServerFrame(1, "0123456789012345678901234567890123456789")}})
+	}
+	grown := heap() - before
+	if used := budget.Used(); used < grown*2/3 || grown > members*2*keptLimit {
+		t.Errorf("%d KiB are kept for each, %d are accounted", grown>>10/members, used>>10/members)
+	}
+	for _, m := range slices.Clone(s.members[ch]) {
+		s.deliver([]item{{kind: itemLeave, channel: ch, member: m}})
+	}
+	if used := budget.Used(); used != 0 {
+		t.Errorf("%d bytes are accounted when all have left", used)
 	}
 }

@@ -16,18 +16,17 @@ const requestTimeout = 4500 * time.Millisecond
 
 // handle handles one message of the client: its requests, in order.
 func (c *conn) handle(binary bool, message []byte) {
-	ctx, cancel := c.frameContext()
+	ctx, cancel, vain := c.frameContext()
 	defer cancel()
-	var told wire.Code
 	if binary {
 		r, err := wire.DecodeBinary(message)
-		told = c.respond(ctx, r, err)
+		vain = c.respond(ctx, r, err) == wire.Unavailable || vain
 	} else if requests, err := wire.Split(message); err != nil {
-		told = c.respond(ctx, wire.Request{}, err)
+		c.respond(ctx, wire.Request{}, err)
 	} else {
-		told = c.respondAll(ctx, requests)
+		vain = c.respondAll(ctx, requests) || vain
 	}
-	if told == wire.Unavailable && c.socket.Pending() {
+	if (vain || ctx.Err() != nil) && c.socket.Pending() {
 		c.late.at = time.Now()
 		c.late.deadline, _ = ctx.Deadline()
 	}
@@ -42,19 +41,22 @@ const lateFor = 100 * time.Millisecond
 
 // frameContext bounds what a frame waits for Redis. One that has come while the one
 // before it waited in vain has the same deadline: else the last of many would be
-// answered after minutes.
-func (c *conn) frameContext() (context.Context, context.CancelFunc) {
+// answered after minutes. vain says that it is one of these: so are those that have
+// come with it.
+func (c *conn) frameContext() (ctx context.Context, cancel context.CancelFunc, vain bool) {
 	before := c.late
 	c.late = late{}
 	if time.Since(before.at) > lateFor {
-		return c.gw.requestContext()
+		ctx, cancel = c.gw.requestContext()
+		return ctx, cancel, false
 	}
-	return context.WithDeadline(c.gw.life, before.deadline)
+	ctx, cancel = context.WithDeadline(c.gw.life, before.deadline)
+	return ctx, cancel, true
 }
 
-// respondAll handles the requests of an array. It returns the code of the error that
-// the client was told last.
-func (c *conn) respondAll(ctx context.Context, requests [][]byte) (told wire.Code) {
+// respondAll handles the requests of an array. It reports whether one of them waited
+// for Redis in vain.
+func (c *conn) respondAll(ctx context.Context, requests [][]byte) (vain bool) {
 	var failed unpublishable
 	for _, raw := range requests {
 		if c.socket.Cause() != nil {
@@ -64,11 +66,12 @@ func (c *conn) respondAll(ctx context.Context, requests [][]byte) (told wire.Cod
 		if err == nil {
 			err = failed.refuse(r)
 		}
-		if told = c.respond(ctx, r, err); told == wire.Unavailable {
+		if c.respond(ctx, r, err) == wire.Unavailable {
 			failed.add(r)
+			vain = true
 		}
 	}
-	return told
+	return vain
 }
 
 // request handles a request that came with the handshake.

@@ -101,6 +101,9 @@ const (
 	// itemCost is the memory of an item besides its frame: 128 bytes, in slices that
 	// have room for twice as many, and what the frame's allocation wastes.
 	itemCost = 288
+	// keptLimit bounds what is kept for a connection while it catches up: beyond it
+	// the stream is read again.
+	keptLimit = 128 << 10
 	// queueRoom is for how many items a queue keeps its room when it is empty.
 	queueRoom = 8192
 )
@@ -380,7 +383,7 @@ func (s *shard) keep(m *member, it item) {
 		m.overflow = false
 		m.from, m.after = it.id, it.id
 	}
-	full := s.kept[m.conn]+it.cost() > int(m.conn.gw.cfg.Limits.Outbox)/2
+	full := s.kept[m.conn]+it.cost() > min(keptLimit, int(m.conn.gw.cfg.Limits.Outbox)/2)
 	if m.overflow || full && it.kind != itemReset {
 		m.missed = m.missed || it.id.IsZero() || slices.ContainsFunc(m.kept, item.isEvent)
 		reset := slices.Clone(m.resetKept())
@@ -394,6 +397,7 @@ func (s *shard) keep(m *member, it item) {
 	m.kept = append(m.kept, it)
 	m.bytes += it.cost()
 	s.kept[m.conn] += it.cost()
+	m.conn.socket.Charge(it.cost())
 }
 
 // forgetKept gives up what is kept for a member.
@@ -410,6 +414,7 @@ func (s *shard) released(m *member) {
 	if s.kept[m.conn] -= m.bytes; s.kept[m.conn] <= 0 {
 		delete(s.kept, m.conn)
 	}
+	m.conn.socket.Charge(-m.bytes)
 	m.bytes = 0
 }
 

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -163,8 +164,9 @@ func (b *Budget) forget(frames []byte) {
 
 // holders are the connections for which something is held.
 type holders struct {
-	mu  sync.Mutex
-	all map[*Conn]struct{}
+	mu      sync.Mutex // guards what follows, and Conn.leaving
+	all     map[*Conn]struct{}
+	leaving int64 // bytes held for those that were given up, which will soon be given back
 }
 
 // charge notes that a connection holds n bytes more, spent of which are its alone.
@@ -172,6 +174,9 @@ func (b *Budget) charge(c *Conn, n, spent int) {
 	b.held.Add(int64(spent))
 	b.holders.mu.Lock()
 	defer b.holders.mu.Unlock()
+	if c.leaving {
+		b.holders.leaving += int64(n)
+	}
 	if c.backlog.Add(int64(n)) > 0 {
 		b.holders.all[c] = struct{}{}
 	} else {
@@ -179,31 +184,68 @@ func (b *Budget) charge(c *Conn, n, spent int) {
 	}
 }
 
-// largest returns the connection with the largest outbox, or nil.
-func (h *holders) largest() (largest *Conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	most := int64(0)
-	for c := range h.all {
-		if n := c.backlog.Load(); n > most && c.Cause() == nil {
-			largest, most = c, n
-		}
+// leave takes in that a connection was given up for its memory, which will be given
+// back within shedWait.
+func (b *Budget) leave(c *Conn) {
+	b.holders.mu.Lock()
+	defer b.holders.mu.Unlock()
+	if !c.leaving {
+		c.leaving = true
+		b.holders.leaving += c.backlog.Load()
 	}
-	return largest
 }
 
-// shed gives up outboxes, the largest first, until the budget is not exceeded. One
-// goroutine at a time does it; the others go on.
+// excess returns how much more is held than may be, but for what will be given back.
+func (b *Budget) excess() int64 {
+	held := b.held.Load() - b.outboxes
+	if held <= 0 {
+		return held
+	}
+	b.holders.mu.Lock()
+	defer b.holders.mu.Unlock()
+	return held - b.holders.leaving
+}
+
+// holding is how much is held for a connection.
+type holding struct {
+	conn  *Conn
+	bytes int64
+}
+
+// largest returns the connections that were not given up, those with most first.
+func (h *holders) largest() []holding {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]holding, 0, len(h.all))
+	for c := range h.all {
+		if !c.leaving {
+			all = append(all, holding{c, c.backlog.Load()})
+		}
+	}
+	slices.SortFunc(all, func(a, b holding) int { return cmp.Compare(b.bytes, a.bytes) })
+	return all
+}
+
+// shed gives up outboxes, the largest first, until what is held is not too much. It
+// does not wait: a goroutine does it, one at a time.
 func (b *Budget) shed() {
-	if b.held.Load() <= b.outboxes || !b.shedding.TryLock() {
+	if b.held.Load() <= b.outboxes || b.excess() <= 0 || !b.shedding.TryLock() {
 		return
 	}
-	defer b.shedding.Unlock()
-	for b.held.Load() > b.outboxes {
-		c := b.holders.largest()
-		if c == nil {
-			return // what is held is of connections that end already
+	go func() {
+		defer b.shedding.Unlock()
+		all := b.holders.largest()
+		for _, h := range all { // first those that only have a close frame to send
+			if h.conn.Cause() != nil && b.excess() > 0 {
+				b.leave(h.conn)
+				h.conn.Cut()
+			}
 		}
-		c.Fail(Overloaded)
-	}
+		for _, h := range all {
+			if b.excess() <= 0 {
+				return
+			}
+			h.conn.Fail(Overloaded)
+		}
+	}()
 }

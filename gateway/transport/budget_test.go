@@ -38,20 +38,21 @@ func frozen(t *testing.T, n int, limit int64) ([]*testConn, *Transport) {
 // text returns a frame of about n bytes in memory of its own.
 func text(n int) []byte { return wiretest.ServerFrame(wire.OpText, string(make([]byte, n))) }
 
+// within waits until a budget holds no more than it may, but for what was given up.
+func within(t *testing.T, b *Budget) {
+	t.Helper()
+	await(t, func() bool { return b.excess() <= 0 })
+}
+
 // TestLargestOutboxGoesFirst: who holds most is given up when memory runs out, and
 // who holds little is not (finding N1).
 func TestLargestOutboxGoesFirst(t *testing.T) {
-	const limit = 8 << 20
-	conns, tr := frozen(t, 20, limit)
+	conns, tr := frozen(t, 20, 8<<20)
 	for range 1000 {
-		for i, c := range conns {
-			if i < 3 {
-				c.Send(text(20_000))
-			}
+		for _, c := range conns[:3] {
+			c.Send(text(20_000))
 		}
-		if used := tr.cfg.Budget.Used(); used > limit {
-			t.Fatalf("%d bytes are held, the limit is %d", used, limit)
-		}
+		within(t, tr.cfg.Budget)
 	}
 	for i, c := range conns[3:] {
 		c.Send(text(1000))
@@ -67,6 +68,72 @@ func TestLargestOutboxGoesFirst(t *testing.T) {
 	}
 	if given < 2 {
 		t.Errorf("%d were given up", given)
+	}
+}
+
+// TestWhoHoldsLittleStays though what the largest hold comes back only when they are
+// cut: one frame that is being sent, or half a message.
+func TestWhoHoldsLittleStays(t *testing.T) {
+	for name, hold := range map[string]func(c *testConn){
+		"a frame that is being sent": func(c *testConn) {
+			c.Send(text(300_000))
+			await(t, func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.inflight > 0 })
+		},
+		"what the owner holds": func(c *testConn) { c.Charge(300_000) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			conns, tr := frozen(t, 60, 8<<20)
+			little, large := conns[40:], conns[:40]
+			for _, c := range little {
+				c.Send(text(1000))
+			}
+			for _, c := range large {
+				hold(c)
+			}
+			await(t, func() bool { return tr.cfg.Budget.excess() <= 0 })
+			given := 0
+			for _, c := range large {
+				if c.Cause() == Overloaded {
+					given++
+				}
+			}
+			if given == 0 || given > 25 {
+				t.Errorf("%d of %d large ones were given up", given, len(large))
+			}
+			for i, c := range little {
+				if why := c.Cause(); why != nil {
+					t.Fatalf("connection %d, with next to nothing, ended: %s", i, why.Label)
+				}
+			}
+			for _, c := range large {
+				if c.Cause() != nil {
+					c.Charge(-int(min(c.backlog.Load(), 300_000))) // what its owner does
+					c.Cut()
+				}
+			}
+		})
+	}
+}
+
+// TestWhatIsShedIsFoundInOnePass: as many as must be, however many connections there
+// are.
+func TestWhatIsShedIsFoundInOnePass(t *testing.T) {
+	const n = 3000
+	conns, tr := frozen(t, n, n*(2000+entryMemory)*8/7)
+	for range 2 {
+		for _, c := range conns {
+			c.Send(text(2000))
+		}
+	}
+	await(t, func() bool { return tr.cfg.Budget.excess() <= 0 })
+	ended := 0
+	for _, c := range conns {
+		if c.Cause() != nil {
+			ended++
+		}
+	}
+	if ended < n/3 || ended > 2*n/3 {
+		t.Errorf("%d of %d were given up for half of what is held", ended, n)
 	}
 }
 

@@ -56,6 +56,7 @@ type Conn struct {
 	exits atomic.Int32 // of reading and End, how many are over
 
 	backlog atomic.Int64 // bytes charged to the budget; changed under its lock
+	leaving bool         // it was given up for its memory; guarded by the budget's lock
 
 	mu sync.Mutex // guards what follows; held during a write that cannot wait
 	outbox
@@ -67,6 +68,8 @@ const (
 	// slowWait is the same for a peer that is too slow: the close frame only reaches
 	// it once it has read what is before.
 	slowWait = writeTimeout
+	// shedWait is the same when what the peer holds up is needed for others.
+	shedWait = time.Second
 	// defaultTimeout is after how much silence a connection is dropped, until
 	// SetTimeout says otherwise.
 	defaultTimeout = time.Minute
@@ -141,14 +144,20 @@ func (c *Conn) Fail(why *Cause) bool {
 	if !c.ended.CompareAndSwap(nil, why) {
 		return false
 	}
+	if why == Overloaded {
+		c.transport.cfg.Budget.leave(c)
+	}
 	if why.Code == 0 {
 		c.Cut()
 	} else {
 		dropped := c.shut(wire.Close(why.Code, why.Reason), why == Slow || why == Overloaded)
 		c.transport.metrics.dropped.Add(float64(dropped))
 		wait := closeWait
-		if why == Slow {
+		switch why {
+		case Slow:
 			wait = slowWait
+		case Overloaded:
+			wait = shedWait
 		}
 		c.setDeadline(wait)
 	}
@@ -204,6 +213,15 @@ func (c *Conn) finish(why *Cause) {
 func (c *Conn) Abort() {
 	c.transport.wheel.cancel(&c.timer)
 	_ = c.nc.Close()
+}
+
+// Charge has memory that the owner holds for the connection's sake count as the
+// connection's, or, if n is negative, not any more.
+func (c *Conn) Charge(n int) {
+	c.transport.cfg.Budget.charge(c, n, n)
+	if n > 0 {
+		c.transport.cfg.Budget.shed()
+	}
 }
 
 // Cut closes the connection now. Nobody reads at rest, so somebody must see to its
