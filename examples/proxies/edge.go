@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -43,6 +45,9 @@ func (w *world) refused(ctx context.Context, web *http.Client, method string) er
 		return err
 	}
 	resp, err := web.Do(req)
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		return nil // it was refused, and the connection closed, while the body was still being sent
+	}
 	if err != nil {
 		return fmt.Errorf("%s with a body: %w", method, err)
 	}
