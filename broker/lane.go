@@ -190,7 +190,7 @@ func (l *lane) restart() {
 	clear(l.closing)
 	clear(l.changed)
 	for channel, s := range l.subs {
-		s.sent = false
+		s.sent, s.confirmed = false, false
 		l.change(channel)
 	}
 }
@@ -206,6 +206,7 @@ func (l *lane) confirmed(channel string) {
 		l.mu.Unlock()
 		return
 	}
+	s.confirmed = true
 	l.mu.Unlock()
 	if !s.history {
 		s.settle(head{})

@@ -42,7 +42,8 @@ type Subscription struct {
 	lane    *lane
 
 	// Guarded by lane.mu.
-	sent bool // SUBSCRIBE is on its way or confirmed, on the present link
+	sent      bool // SUBSCRIBE is on its way or confirmed, on the present link
+	confirmed bool // it is confirmed
 
 	mu        sync.Mutex // guards what follows; taken before any lock of the sink
 	state     state

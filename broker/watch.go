@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,6 +47,14 @@ func (q *settleQueue) take(limit int) []*Subscription {
 	return taken
 }
 
+// isConfirmed reports whether the present link hears a subscription. One that it does
+// not hear is settled when it does: what is published before that would be missed.
+func (l *lane) isConfirmed(s *Subscription) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.confirmed
+}
+
 // settleAll settles what is queued, until ctx is done.
 func (l *lane) settleAll(ctx context.Context) {
 	for {
@@ -54,7 +63,10 @@ func (l *lane) settleAll(ctx context.Context) {
 			return
 		case <-l.toSettle.wake:
 		}
-		subs := l.toSettle.take(settleBatch)
+		subs := slices.DeleteFunc(l.toSettle.take(settleBatch), func(s *Subscription) bool { return !l.isConfirmed(s) })
+		if len(subs) == 0 {
+			continue
+		}
 		for _, s := range subs {
 			s.ask()
 		}
@@ -65,7 +77,9 @@ func (l *lane) settleAll(ctx context.Context) {
 			continue
 		}
 		for i, s := range subs {
-			s.settle(heads[i])
+			if l.isConfirmed(s) {
+				s.settle(heads[i])
+			}
 		}
 	}
 }
