@@ -28,7 +28,7 @@ func TestFrozenReadersOfAReplay(t *testing.T) {
 		}
 		return nil
 	})
-	const most = 128<<10 + 60_000 + 100_000 // a page, and a connection
+	const most = 2*(128<<10+60_000) + 100_000 // a page as it was read and as it waits, and a connection
 	if got := (memory(t).heap - before.heap) / readers; got > most {
 		t.Errorf("each holds %d bytes, want %d at most", got, most)
 	}

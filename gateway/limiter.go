@@ -8,11 +8,19 @@ type limiter struct {
 	used    float64   // of the bucket
 	at      time.Time // when used was right
 	refused int       // in a row
+	excess  int       // so many more were refused than let through
 }
 
-// maxRefused is how many requests in a row are refused before the client has
-// not listened.
-const maxRefused = 100
+// maxRefused is how many requests in a row are refused before the client has not
+// listened, and maxExcess how many more than are let through: of requests that take
+// their time to read one is let through before a hundred are refused.
+const (
+	maxRefused = 100
+	maxExcess  = 1000
+)
+
+// flooded reports whether the client has not listened.
+func (l *limiter) flooded() bool { return l.refused >= maxRefused || l.excess >= maxExcess }
 
 // allow takes one request in. If it is refused, retry says when one will be let
 // through, a millisecond at the least.
@@ -23,10 +31,11 @@ func (l *limiter) allow(now time.Time, rate int) (retry time.Duration, ok bool) 
 	l.at = now
 	if l.used+1 > burst {
 		l.refused++
+		l.excess++
 		retry = time.Duration((l.used + 1 - burst) / perSecond * float64(time.Second))
 		return max(retry, time.Millisecond), false
 	}
 	l.used++
-	l.refused = 0
+	l.refused, l.excess = 0, max(0, l.excess-1)
 	return 0, true
 }

@@ -18,6 +18,11 @@ const requestTimeout = 4500 * time.Millisecond
 func (c *conn) handle(binary bool, message []byte) {
 	ctx, cancel, vain := c.frameContext()
 	defer cancel()
+	if cost := handlingCost * int64(len(message)); c.gw.budget.TryHold(cost) {
+		defer c.gw.budget.Drop(cost)
+	} else {
+		cancel() // what would wait for Redis is not to be had
+	}
 	if binary {
 		r, err := wire.DecodeBinary(message)
 		vain = c.respond(ctx, r, err) == wire.Unavailable || vain
@@ -31,6 +36,10 @@ func (c *conn) handle(binary bool, message []byte) {
 		c.late.deadline, _ = ctx.Deadline()
 	}
 }
+
+// handlingCost is what a message takes for each of its bytes while it waits for Redis:
+// itself, the payload, and the command.
+const handlingCost = 3
 
 // late says that frames had come while one waited for Redis in vain.
 type late struct{ at, deadline time.Time }
@@ -153,7 +162,7 @@ func (c *conn) rateLimited(ref wire.Ref, mistake error, retry time.Duration) {
 		ref = e.Ref
 	}
 	c.sendError(&wire.Error{Ref: ref, Code: wire.RateLimited, Message: "too many requests"}, retry)
-	if c.limiter.refused >= maxRefused {
+	if c.limiter.flooded() {
 		c.fail(causeRate)
 	}
 }

@@ -394,3 +394,29 @@ func TestNothingIsKeptAfterTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestMessageMustEnd: a message that is begun and never ended holds memory, and is not
+// waited for; one that comes slowly is.
+func TestMessageMustEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bubbled) {
+		stalled, p := b.connect(nil, false)
+		stalled.SetTimeout(20 * time.Second)
+		half := wiretest.Masked(byte(wire.OpBinary), strings.Repeat("x", 5000))
+		_, _ = p.Write(half)
+		slow, q := b.connect(nil, true) // a pong would come inside a frame
+		slow.SetTimeout(20 * time.Second)
+		whole := wiretest.ClientFrame(wire.OpBinary, strings.Repeat("x", 60_000))
+		for range 3 { // a minute each
+			for rest := whole; len(rest) > 0; rest = rest[min(1000, len(rest)):] {
+				_, _ = q.Write(rest[:min(1000, len(rest))])
+				time.Sleep(time.Second)
+			}
+		}
+		if slow.Cause() != nil || len(slow.messages) != 3 {
+			t.Errorf("slow messages: %v, %d of 3", slow.Cause(), len(slow.messages))
+		}
+		if stalled.Cause() != Stalled {
+			t.Errorf("a message that does not go on: %v", stalled.Cause())
+		}
+	})
+}

@@ -31,6 +31,19 @@ type Budget struct {
 	shedding sync.Mutex // held by the one goroutine that sheds
 }
 
+// TryHold takes n bytes of what outboxes may hold, for something that is under way, and
+// reports whether they were there. Drop must follow if they were.
+func (b *Budget) TryHold(n int64) bool {
+	if b.held.Add(n) > b.outboxes {
+		b.held.Add(-n)
+		return false
+	}
+	return true
+}
+
+// Drop gives back what TryHold took.
+func (b *Budget) Drop(n int64) { b.held.Add(-n) }
+
 // sharedBytes counts who keeps which bytes.
 type sharedBytes struct {
 	mu   sync.Mutex

@@ -22,13 +22,14 @@ var (
 	Violation   = &Cause{"protocol", wire.CloseProtocol, "protocol error"} // of RFC 6455 or RFC 7692
 	InvalidText = &Cause{"invalid_text", wire.CloseInvalidData, "text or close reason is not UTF-8"}
 	TooBig      = &Cause{"too_big", wire.CloseTooBig, "message is too big"}
+	Stalled     = &Cause{"stalled", wire.ClosePolicy, "a message has begun and does not end"}
 	Flood       = &Cause{"flood", wire.ClosePolicy, "too many control frames or fragments"}
 	Panicked    = &Cause{"internal", wire.CloseInternal, "internal error"}
 )
 
 // Causes returns the causes above.
 func Causes() []*Cause {
-	return []*Cause{Closed, Away, Lost, Silent, Slow, Overloaded, Violation, InvalidText, TooBig, Flood, Panicked}
+	return []*Cause{Closed, Away, Lost, Silent, Slow, Overloaded, Violation, InvalidText, TooBig, Stalled, Flood, Panicked}
 }
 
 // causeOfClose says what a client means by closing with a code.

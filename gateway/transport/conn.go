@@ -44,12 +44,14 @@ type Conn struct {
 	readErr   error  // why nothing more will come
 	controls  int32  // tick up to which control frames have used their rate up
 	parted    int32  // bytes charged for what has come in part
+	partMark  int32  // bytes that had come in part at partAt
 	discarded int32  // bytes; from 1 on, nothing is decoded any more
 
 	timer    timed
 	timeout  atomic.Int32 // ticks of silence
 	pingAt   atomic.Int32 // tick
 	alarm    atomic.Int32 // tick; 0: none
+	partAt   atomic.Int32 // tick since when next to nothing has come of a message; 0: none is under way
 	deadline atomic.Int32 // tick at which it is cut; 0 until it has ended
 
 	ended atomic.Pointer[Cause]
@@ -151,6 +153,9 @@ func (c *Conn) Fail(why *Cause) bool {
 		c.Cut()
 	} else {
 		dropped := c.shut(wire.Close(why.Code, why.Reason), why == Slow || why == Overloaded)
+		if why == Overloaded && c.polled.Load() {
+			c.ready() // to give back what has come in part
+		}
 		c.transport.metrics.dropped.Add(float64(dropped))
 		wait := closeWait
 		switch why {
@@ -285,6 +290,10 @@ func (c *Conn) keepAlive() {
 	silence := c.transport.wheel.now.Load() - c.heard.Load()
 	if silence >= timeout && !c.busy.Load() {
 		c.Fail(Silent)
+		return
+	}
+	if since := c.partAt.Load(); since != 0 && c.transport.wheel.now.Load()-since >= timeout {
+		c.Fail(Stalled)
 		return
 	}
 	c.Send(pingFrame)

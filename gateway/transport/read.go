@@ -193,6 +193,7 @@ func (c *Conn) decode() (closed *Cause) {
 		b = rest
 		switch f.event {
 		case eventMessage:
+			c.partAt.Store(0)
 			if pinged >= 0 { // handling may take its time
 				c.sendPong(ping[:pinged])
 				pinged = -1
@@ -265,9 +266,25 @@ func (c *Conn) discardMore(n int) {
 	}
 }
 
-// chargePart charges the budget for what has come in part.
+// stallPiece is how much of a message must come within the timeout, if not its end.
+const stallPiece = 16 << 10
+
+// chargePart charges the budget for what has come in part, and notes since when that
+// does not go on.
 func (c *Conn) chargePart() {
-	if n := int32(c.decoder.size()); n != c.parted {
+	p := c.decoder.part
+	if p != nil && c.ended.Load() != nil {
+		p.message = nil // it will not be handled any more
+	}
+	n := int32(c.decoder.size())
+	switch {
+	case p == nil:
+		c.partAt.Store(0)
+	case c.partAt.Load() == 0 || n >= c.partMark+stallPiece:
+		c.partAt.Store(max(1, c.transport.wheel.now.Load()))
+		c.partMark = n
+	}
+	if n != c.parted {
 		c.transport.cfg.Budget.charge(c, int(n-c.parted), int(n-c.parted))
 		c.parted = n
 		c.transport.cfg.Budget.shed()
