@@ -113,6 +113,7 @@ type Client struct {
 	active    *link             // nil without a connection
 	lastRef   int64
 	pending   []*request    // not answered, by ref
+	pace      pace          // of those that may be repeated
 	stopped   bool          // Run has returned
 	moved     chan struct{} // closed and replaced when active changes
 	token     token
