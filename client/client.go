@@ -109,6 +109,7 @@ type Client struct {
 	user      string
 	subs      map[string]*Subscription
 	leaving   map[string]*retry // channels unsubscribed from, until the gateway says so
+	unwanted  map[string]bool   // the same, of the token's join: the gateway subscribes to them anew
 	controls  map[int64]control // by ref, of the present connection
 	active    *link             // nil without a connection
 	lastRef   int64
@@ -145,6 +146,7 @@ func New(address string, o Options) (*Client, error) {
 		stirred:  make(chan struct{}, 1),
 		subs:     make(map[string]*Subscription),
 		leaving:  make(map[string]*retry),
+		unwanted: make(map[string]bool),
 		controls: make(map[int64]control),
 		moved:    make(chan struct{}),
 	}
