@@ -19,6 +19,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -121,6 +123,10 @@ type Client struct {
 	published uint64 // for idempotency keys
 }
 
+// connectParameters have the gateway connect with the handshake. Of several handshakes
+// one would take the session from another.
+var connectParameters = []string{"connect", "session", "device", "channel"}
+
 // New returns a client that does nothing until Run. The URL is that of /ws, with
 // the scheme ws or wss.
 func New(address string, o Options) (*Client, error) {
@@ -130,6 +136,8 @@ func New(address string, o Options) (*Client, error) {
 		return nil, fmt.Errorf("client: %w", err)
 	case u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "":
 		return nil, fmt.Errorf("client: %q is not a ws:// or wss:// URL", address)
+	case slices.ContainsFunc(connectParameters, u.Query().Has):
+		return nil, fmt.Errorf("client: the URL has one of the parameters %s, and would connect before the client does", strings.Join(connectParameters, ", "))
 	case o.Token == nil:
 		return nil, errors.New("client: Options.Token is required")
 	case o.Backoff.Min < 0 || o.Backoff.Max < 0:

@@ -361,6 +361,16 @@ func TestOptionsAreChecked(t *testing.T) {
 			t.Errorf("%q is taken for an address", address)
 		}
 	}
+	// With these the gateway connects with the handshake, and of several handshakes one
+	// would take the session from another.
+	for _, query := range []string{"connect", "session=s_1", "device=phone", "a=b&channel=room:1@5-0"} {
+		if _, err := client.New("ws://gateway/ws?"+query, client.Options{Token: source}); err == nil {
+			t.Errorf("%q connects twice", query)
+		}
+	}
+	if _, err := client.New("ws://gateway/ws?tenant=a", client.Options{Token: source}); err != nil {
+		t.Error(err)
+	}
 	if _, err := client.New("ws://gateway/ws", client.Options{}); err == nil {
 		t.Error("no token is needed")
 	}
