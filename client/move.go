@@ -12,13 +12,12 @@ func (r *runner) move(ctx context.Context) {
 	switch {
 	case r.endedForGood(err == nil):
 		if err == nil {
-			r.links.Go(l.receive)
-			l.leave() // what the gateway has made of it is a session of its own
+			l.endSession() // one of its own, which nobody goes on with
 		}
 	case err == nil:
 		old := r.link
 		r.use(l, f, old.served())
-		r.links.Go(old.retire)
+		r.links.Go(func() { r.retire(old) })
 	case ctx.Err() == nil:
 		r.moveLater(err)
 	}
@@ -79,5 +78,20 @@ func (r *runner) moveLater(err error) {
 	g.After = time.Since(g.At) + wait
 	if g.After >= g.Deadline {
 		r.leaving = nil // the gateway closes soon
+	}
+}
+
+// retire lets the gateway close a connection that another one has replaced. If it says
+// that a backend has ended the session, or that the client is at fault, that goes for
+// the other one too: it may have come there as a new session just before.
+func (r *runner) retire(old *link) {
+	t := time.AfterFunc(oldLink, func() { _ = old.ws.CloseNow() })
+	<-old.done
+	t.Stop()
+	if isFinal(old.err) && !isMoved(old.err) {
+		select {
+		case r.over <- old.err:
+		default: // one is enough
+		}
 	}
 }

@@ -52,13 +52,13 @@ func TestMovedAfterARefusedConnect(t *testing.T) {
 }
 
 // toMove asks its client to move, and closes when it is told to.
-func toMove(code int, when, closed chan struct{}) script {
+func toMove(code int, when context.Context, closed func()) script {
 	return func(t *testing.T, conn *websocket.Conn) {
 		welcome(t, conn, 30)
 		say(conn, `{"type":"goaway","reason":"drain","after_ms":10,"deadline_ms":60000}`)
-		<-when
+		<-when.Done()
 		_ = conn.Close(websocket.StatusCode(code), "because")
-		close(closed)
+		closed()
 	}
 }
 
@@ -68,11 +68,13 @@ func TestDisconnectedWhileMoving(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{4003, 1008} {
 		synctest.Test(t, func(t *testing.T) {
-			when, closed, left := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-			p := run(t, "alice", "", serveMemory(t, scripted(t, toMove(code, when, closed), func(_ *testing.T, conn *websocket.Conn) {
+			when, end := context.WithCancel(t.Context())
+			closed, told := context.WithCancel(t.Context())
+			left := make(chan error, 100)
+			p := run(t, "alice", "", serveMemory(t, scripted(t, toMove(code, when, told), func(_ *testing.T, conn *websocket.Conn) {
 				_, _, _ = conn.Read(context.Background())
-				close(when)
-				<-closed
+				end()
+				<-closed.Done()
 				say(conn, `{"type":"connected","ref":1,"session":"s_2","user":"alice","node":"scripted","resumed":false,"ping":30,"channels":{}}`)
 				_, _, err := conn.Read(context.Background())
 				left <- err
@@ -80,9 +82,6 @@ func TestDisconnectedWhileMoving(t *testing.T) {
 			endsWith(t, p, code, 30*time.Second)
 			if err := <-left; websocket.CloseStatus(err) != websocket.StatusNormalClosure {
 				t.Errorf("the other session was left with %v", err)
-			}
-			if p.Session() != "s_1" {
-				t.Errorf("went on with %s", p.Session())
 			}
 		})
 	}
@@ -92,20 +91,20 @@ func TestDisconnectedWhileMoving(t *testing.T) {
 // for until it has had its time.
 func TestDisconnectedWhileNobodyAnswers(t *testing.T) {
 	t.Parallel()
-	for name, silent := range map[string]func(*memory, chan struct{}) script{
-		"to connect": func(_ *memory, when chan struct{}) script {
+	for name, silent := range map[string]func(*memory, func()) script{
+		"to connect": func(_ *memory, end func()) script {
 			return func(_ *testing.T, conn *websocket.Conn) {
 				_, _, _ = conn.Read(context.Background())
-				close(when)
+				end()
 				hear(conn)
 			}
 		},
-		"to the handshake": func(m *memory, when chan struct{}) script {
+		"to the handshake": func(m *memory, end func()) script {
 			m.dial = func(ctx context.Context, n int) error {
 				if n == 1 {
 					return nil
 				}
-				close(when)
+				end()
 				return m.dead(ctx)
 			}
 			return hearing
@@ -114,12 +113,13 @@ func TestDisconnectedWhileNobodyAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				when, closed := make(chan struct{}), make(chan struct{})
+				when, end := context.WithCancel(t.Context())
+				closed, told := context.WithCancel(t.Context())
 				var second script
-				m := serveMemory(t, scripted(t, toMove(4003, when, closed), func(t *testing.T, conn *websocket.Conn) { second(t, conn) }))
-				second = silent(m, when)
+				m := serveMemory(t, scripted(t, toMove(4003, when, told), func(t *testing.T, conn *websocket.Conn) { second(t, conn) }))
+				second = silent(m, end)
 				p := run(t, "alice", "", m.over(nil))
-				<-closed
+				<-closed.Done()
 				endsWith(t, p, 4003, 2*time.Second)
 			})
 		})
@@ -132,16 +132,17 @@ func TestDisconnectedWhileNobodyAnswers(t *testing.T) {
 func TestTakenBeforeItHasAskedToMove(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		when, closed := make(chan struct{}), make(chan struct{})
-		m := serveMemory(t, scripted(t, toMove(4002, when, closed), func(t *testing.T, conn *websocket.Conn) {
+		when, end := context.WithCancel(t.Context())
+		closed, told := context.WithCancel(t.Context())
+		m := serveMemory(t, scripted(t, toMove(4002, when, told), func(t *testing.T, conn *websocket.Conn) {
 			if _, b, err := conn.Read(context.Background()); err == nil {
 				t.Errorf("said %s", b)
 			}
 		}))
 		m.dial = func(_ context.Context, n int) error {
 			if n == 2 {
-				close(when)
-				<-closed
+				end()
+				<-closed.Done()
 				time.Sleep(time.Millisecond) // in a bubble: until the client has read it
 			}
 			return nil

@@ -24,7 +24,7 @@ func (c *Client) Run(ctx context.Context) error {
 		defer close(handled)
 		c.events.run()
 	}()
-	r := &runner{Client: c, links: &sync.WaitGroup{}}
+	r := &runner{Client: c, links: &sync.WaitGroup{}, over: make(chan error, 1)}
 	err := r.run(ctx)
 	c.stop()
 	r.links.Wait()
@@ -49,6 +49,8 @@ const handlersTimeout = time.Second
 type runner struct {
 	*Client
 	links *sync.WaitGroup // what reads
+
+	over chan error // size 1: why a connection that was replaced is to be the last
 
 	link       *link
 	leaving    *Goaway   // the gateway has asked to move
@@ -227,6 +229,9 @@ func (r *runner) serve(ctx context.Context) error {
 			return ctx.Err()
 		case <-r.link.done:
 			return r.link.err
+		case err := <-r.over:
+			r.link.leave()
+			return err
 		case g := <-r.link.goaway:
 			if !r.options.NoHandover {
 				r.leaving = &g
