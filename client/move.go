@@ -11,6 +11,7 @@ func (r *runner) move(ctx context.Context) {
 	l, f, err := r.openBeside(ctx)
 	switch {
 	case r.endedForGood(err == nil):
+		r.leaving = nil
 		if err == nil {
 			l.endSession() // one of its own, which nobody goes on with
 		}
