@@ -57,8 +57,8 @@ type runner struct {
 	attempts   int       // to move
 	refresh    time.Time // when the token is to be replaced
 	unanswered bool      // no handshake had an answer the last time
-	// Connect requests whose connection ended without an answer that refuses them, and when the last
-	// one was: the gateway has moved the session to them, perhaps, or still will.
+	// Connect requests whose connection ended and that were not refused, and when the
+	// last one was: the gateway has moved the session to them, perhaps, or still will.
 	given   int
 	givenAt time.Time
 }
