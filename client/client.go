@@ -19,6 +19,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -109,15 +111,21 @@ type Client struct {
 	user      string
 	subs      map[string]*Subscription
 	leaving   map[string]*retry // channels unsubscribed from, until the gateway says so
+	unwanted  map[string]bool   // the same, of the token's join: the gateway subscribes to them anew
 	controls  map[int64]control // by ref, of the present connection
 	active    *link             // nil without a connection
 	lastRef   int64
 	pending   []*request    // not answered, by ref
+	pace      pace          // of those that may be repeated
 	stopped   bool          // Run has returned
 	moved     chan struct{} // closed and replaced when active changes
 	token     token
 	published uint64 // for idempotency keys
 }
+
+// connectParameters have the gateway connect with the handshake. Of several handshakes
+// one would take the session from another.
+var connectParameters = []string{"connect", "session", "device", "channel"}
 
 // New returns a client that does nothing until Run. The URL is that of /ws, with
 // the scheme ws or wss.
@@ -128,6 +136,8 @@ func New(address string, o Options) (*Client, error) {
 		return nil, fmt.Errorf("client: %w", err)
 	case u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "":
 		return nil, fmt.Errorf("client: %q is not a ws:// or wss:// URL", address)
+	case slices.ContainsFunc(connectParameters, u.Query().Has):
+		return nil, fmt.Errorf("client: the URL has one of the parameters %s, and would connect before the client does", strings.Join(connectParameters, ", "))
 	case o.Token == nil:
 		return nil, errors.New("client: Options.Token is required")
 	case o.Backoff.Min < 0 || o.Backoff.Max < 0:
@@ -144,6 +154,7 @@ func New(address string, o Options) (*Client, error) {
 		stirred:  make(chan struct{}, 1),
 		subs:     make(map[string]*Subscription),
 		leaving:  make(map[string]*retry),
+		unwanted: make(map[string]bool),
 		controls: make(map[int64]control),
 		moved:    make(chan struct{}),
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"wssgateway/client"
 )
 
@@ -259,6 +261,51 @@ func TestChannelsThatAreNotAllowedAreRefused(t *testing.T) {
 	await(t, "the other channel", func() bool { return len(alice.data("room:1")) == 1 })
 }
 
+// joining returns tokens of alice's that join channels.
+func joining(channels ...string) func(context.Context) (string, error) {
+	return func(context.Context) (string, error) {
+		return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+			"sub": "alice", "join": channels, "exp": time.Now().Add(time.Hour).Unix(),
+		}).SignedString([]byte(secret))
+	}
+}
+
+// TestUnsubscribedFromAChannelOfTheToken (finding R13): the gateway subscribes to it
+// anew with every connection, and the client leaves it again.
+func TestUnsubscribedFromAChannelOfTheToken(t *testing.T) {
+	t.Parallel()
+	n := startNodes(t, "a")[0]
+	bob := run(t, "bob", n.addr, nil).connected(t)
+	alice := run(t, "alice", n.addr, func(_ *person, o *client.Options) { o.Token = joining("who:1", "who:2") })
+	sub := alice.subscribe(t, "who:1")
+	alice.connected(t)
+	members := func(channel string) string {
+		all, _, err := bob.Presence(t.Context(), channel)
+		return fmt.Sprint(all, err)
+	}
+	const here, gone = "[{alice 1}] <nil>", "[] <nil>"
+	await(t, "a member", func() bool { return members("who:1") == here && members("who:2") == here })
+	sub.Unsubscribe()
+	await(t, "left", func() bool { return members("who:1") == gone })
+	for i := range 2 {
+		alice.way.cut()
+		await(t, "back", func() bool { return alice.told("connected to a resumed true handover false") == i+1 })
+		await(t, "left again", func() bool { return members("who:1") == gone })
+		bob.publish(t, "who:1", 10*i, 10*i+5)
+		bob.publish(t, "who:2", 10*i, 10*i+5)
+		await(t, "messages", func() bool { return len(alice.data("who:2")) == 5*(i+1) })
+	}
+	if got := alice.data("who:1"); len(got) > 0 {
+		t.Errorf("messages %q", got)
+	}
+	alice.subscribe(t, "who:1") // wanted again
+	await(t, "a member again", func() bool { return members("who:1") == here })
+	alice.way.cut()
+	await(t, "back", func() bool { return alice.told("connected to a resumed true handover false") == 3 })
+	bob.publish(t, "who:1", 20, 25)
+	await(t, "messages", func() bool { return len(alice.data("who:1")) == 5 })
+}
+
 func TestLiveChannels(t *testing.T) {
 	t.Parallel()
 	n := startNodes(t, "a")[0]
@@ -313,6 +360,16 @@ func TestOptionsAreChecked(t *testing.T) {
 		if _, err := client.New(address, client.Options{Token: source}); err == nil {
 			t.Errorf("%q is taken for an address", address)
 		}
+	}
+	// With these the gateway connects with the handshake, and of several handshakes one
+	// would take the session from another.
+	for _, query := range []string{"connect", "session=s_1", "device=phone", "a=b&channel=room:1@5-0"} {
+		if _, err := client.New("ws://gateway/ws?"+query, client.Options{Token: source}); err == nil {
+			t.Errorf("%q connects twice", query)
+		}
+	}
+	if _, err := client.New("ws://gateway/ws?tenant=a", client.Options{Token: source}); err != nil {
+		t.Error(err)
 	}
 	if _, err := client.New("ws://gateway/ws", client.Options{}); err == nil {
 		t.Error("no token is needed")

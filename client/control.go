@@ -97,6 +97,7 @@ func (c *Client) left(what control, f *frame) {
 	default:
 		delete(c.leaving, what.channel)
 		if f.Type == "error" && c.subs[what.channel] == nil { // inbox and broadcast cannot be left
+			delete(c.unwanted, what.channel)
 			c.addOwn(what.channel).live = true
 		}
 	}

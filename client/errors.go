@@ -174,6 +174,13 @@ func isMoved(err error) bool {
 	return errors.As(err, &closed) && wire.CloseCode(closed.Code) == wire.CloseMoved
 }
 
+// movesNothing reports whether the gateway has said of a connect request that it was
+// refused. What it says of Redis (unavailable) leaves open what was done.
+func movesNothing(err error) bool {
+	var said *Error
+	return errors.As(err, &said) && !passes(said.Code)
+}
+
 // refusesToken reports whether an error is about the token.
 func refusesToken(err error) bool {
 	var closed *CloseError

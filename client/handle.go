@@ -90,7 +90,7 @@ func (c *Client) told(f *frame, handover bool) func() {
 func (c *Client) stand(channel string, st standing, asked map[string]*Subscription) func() {
 	s := c.subs[channel]
 	switch {
-	case s == nil && asked[channel] != nil: // unsubscribed from meanwhile
+	case s == nil && (asked[channel] != nil || c.unwanted[channel]): // unsubscribed from meanwhile, or before
 		c.unsubscribe(channel)
 		return nil
 	case s == nil:
@@ -158,6 +158,7 @@ func (c *Client) take(l *link, f *frame) func() {
 		c.log().Warn("the gateway refuses a request", "code", f.Code, "message", f.Message)
 		return nil
 	case "subscribed": // by a backend
+		delete(c.unwanted, f.Channel)
 		if s == nil {
 			s = c.addOwn(f.Channel)
 		}

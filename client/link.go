@@ -177,17 +177,15 @@ const leaveTimeout = time.Second
 
 // leave ends the session and the connection, without waiting for long.
 func (l *link) leave() {
+	l.endSession()
+	<-l.done
+}
+
+// endSession has the gateway end the session and the connection.
+func (l *link) endSession() {
 	late := time.AfterFunc(leaveTimeout, func() { _ = l.below.Close() }) // CloseNow would wait for Close
 	defer late.Stop()
 	if err := l.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
 		l.client.log().Debug("connection not closed in good order", "error", err)
 	}
-	<-l.done
-}
-
-// retire lets the gateway close a connection that another one has replaced.
-func (l *link) retire() {
-	t := time.AfterFunc(oldLink, func() { _ = l.ws.CloseNow() })
-	<-l.done
-	t.Stop()
 }

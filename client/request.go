@@ -42,7 +42,7 @@ type request struct {
 	ref    int64
 	kind   websocket.MessageType
 	b      []byte
-	repeat bool // it may be sent again on another connection
+	repeat bool // it may be sent again on another connection, and is paced
 	sent   bool
 	done   chan answer // size 1
 }
@@ -100,7 +100,11 @@ func (c *Client) begin(r *request, o outgoing) (err error) {
 		return err
 	}
 	c.pending = append(c.pending, r)
-	if c.active != nil {
+	switch {
+	case r.repeat:
+		c.pace.add(r)
+		c.sendPaced()
+	case c.active != nil:
 		r.sent = true
 		c.active.send(r.kind, r.b)
 	}
@@ -109,17 +113,26 @@ func (c *Client) begin(r *request, o outgoing) (err error) {
 
 // forget takes a request out of those that wait, and returns it. c.mu is held.
 func (c *Client) forget(ref int64) *request {
-	i, ok := slices.BinarySearchFunc(c.pending, ref, func(r *request, ref int64) int { return int(r.ref - ref) })
+	i, ok := find(c.pending, ref)
 	if !ok {
 		return nil
 	}
 	r := c.pending[i]
 	c.pending = slices.Delete(c.pending, i, i+1)
+	c.pace.remove(ref)
 	return r
 }
 
-// answered hands an answer to who waits for it. c.mu is held.
+// answered hands an answer to who waits for it, or sends the request again if it came
+// too soon for the gateway. c.mu is held.
 func (c *Client) answered(f *frame) {
+	c.pace.answered(f, time.Now())
+	defer c.sendPaced()
+	if i, ok := find(c.pending, f.Ref); ok && c.pending[i].repeat && f.rateLimited() {
+		c.pending[i].sent = false
+		c.pace.add(c.pending[i])
+		return
+	}
 	r := c.forget(f.Ref)
 	if r == nil {
 		return // nobody waits any more
@@ -133,25 +146,38 @@ func (c *Client) answered(f *frame) {
 
 // repeat sends what waits for an answer on a new connection. c.mu is held.
 func (c *Client) repeat(l *link) {
+	var paced []*request
 	c.pending = slices.DeleteFunc(c.pending, func(r *request) bool {
-		if r.sent && !r.repeat {
+		switch {
+		case r.repeat:
+			r.sent = false
+			paced = append(paced, r)
+		case r.sent:
 			r.done <- answer{err: ErrLost}
 			return true
+		default:
+			r.sent = true
+			l.send(r.kind, r.b)
 		}
-		r.sent = true
-		l.send(r.kind, r.b)
 		return false
 	})
+	c.pace.restart(paced)
+	c.sendPaced()
 }
 
-// tooBig fails the largest request: it is what the gateway closed for.
+// tooBig fails the largest request that was sent: it is what the gateway closed for.
 func (c *Client) tooBig() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.pending) == 0 {
+	var largest *request
+	for _, r := range c.pending {
+		if r.sent && (largest == nil || len(r.b) > len(largest.b)) {
+			largest = r
+		}
+	}
+	if largest == nil {
 		return
 	}
-	largest := slices.MaxFunc(c.pending, func(a, b *request) int { return len(a.b) - len(b.b) })
 	c.forget(largest.ref).done <- answer{err: &Error{Code: string(wire.TooLarge), Message: "message is too big"}}
 }
 
@@ -164,6 +190,7 @@ func (c *Client) stop() {
 		r.done <- answer{err: ErrStopped}
 	}
 	c.pending = nil
+	c.pace.restart(nil)
 	c.setActive(nil)
 }
 
@@ -190,31 +217,18 @@ func (c *Client) Publish(ctx context.Context, m Message) (id string, err error) 
 		if err == nil {
 			return f.ID, nil
 		}
-		wait, again := repeatIn(err, attempt)
-		if !again {
+		if e := (*Error)(nil); !errors.As(err, &e) || wire.Code(e.Code) != wire.Unavailable {
 			return "", err
 		}
-		if !sleep(ctx, wait) {
+		if !sleep(ctx, publishBackoff.delay(attempt)) {
 			return "", errors.Join(err, ctx.Err())
 		}
 	}
 }
 
-// repeatIn returns how long to wait before a publish that failed is repeated, if it
-// is to be.
-func repeatIn(err error, attempt int) (time.Duration, bool) {
-	var e *Error
-	if !errors.As(err, &e) {
-		return 0, false
-	}
-	switch wire.Code(e.Code) {
-	case wire.Unavailable:
-		return Backoff{250 * time.Millisecond, 5 * time.Second}.delay(attempt), true
-	case wire.RateLimited:
-		return max(e.RetryAfter, 10*time.Millisecond), true
-	}
-	return 0, false
-}
+// publishBackoff is how long is waited before a publish is repeated that the gateway
+// could not do.
+var publishBackoff = Backoff{250 * time.Millisecond, 5 * time.Second}
 
 func (c *Client) nextKey() string {
 	c.mu.Lock()

@@ -24,7 +24,7 @@ func (c *Client) Run(ctx context.Context) error {
 		defer close(handled)
 		c.events.run()
 	}()
-	r := &runner{Client: c, links: &sync.WaitGroup{}}
+	r := &runner{Client: c, links: &sync.WaitGroup{}, over: make(chan error, 1)}
 	err := r.run(ctx)
 	c.stop()
 	r.links.Wait()
@@ -50,13 +50,15 @@ type runner struct {
 	*Client
 	links *sync.WaitGroup // what reads
 
+	over chan error // size 1: why a connection that was replaced is to be the last
+
 	link       *link
 	leaving    *Goaway   // the gateway has asked to move
 	attempts   int       // to move
 	refresh    time.Time // when the token is to be replaced
 	unanswered bool      // no handshake had an answer the last time
-	// Connect requests whose connection ended without an answer, and when the last
-	// one was: the gateway has moved the session to them, perhaps, or still will.
+	// Connect requests whose connection ended and that were not refused, and when the
+	// last one was: the gateway has moved the session to them, perhaps, or still will.
 	given   int
 	givenAt time.Time
 }
@@ -97,16 +99,26 @@ func (r *runner) run(ctx context.Context) error {
 // open makes a connection and a session of it, and returns it with the gateway's
 // answer, which is not taken in yet.
 func (r *runner) open(ctx context.Context) (*link, *frame, error) {
+	l, err := r.reach(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r.join(ctx, l)
+}
+
+// reach makes a connection on which nothing was said yet.
+func (r *runner) reach(ctx context.Context) (*link, error) {
 	t, err := r.fresh(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	l, err := r.handshake(ctx, t)
-	if err != nil {
-		return nil, nil, err
-	}
+	return r.handshake(ctx, t)
+}
+
+// join makes a session of a connection.
+func (r *runner) join(ctx context.Context, l *link) (*link, *frame, error) {
 	f, err := l.connect(ctx)
-	if err != nil && !isMoved(err) {
+	if err != nil && !isMoved(err) && !movesNothing(err) {
 		r.give()
 	}
 	if err == nil && r.losesPlace(f) {
@@ -132,7 +144,8 @@ func (r *runner) fail(f Failed) {
 // connection has ended: it answers within five seconds, unless its node stands still.
 const givenLife = time.Minute
 
-// give counts a connect request that was given up, or closed for, unanswered.
+// give counts a connect request that was given up, or closed for, without an answer
+// that says it was not done.
 func (r *runner) give() {
 	if time.Since(r.givenAt) > givenLife {
 		r.given = 0
@@ -143,11 +156,17 @@ func (r *runner) give() {
 // excuse returns why a connection has ended, where 4002 is for one that the client
 // itself has given up.
 func (r *runner) excuse(err error) error {
-	if !isMoved(err) || r.given == 0 || time.Since(r.givenAt) > givenLife {
+	if !isMoved(err) || !r.mayBeOvertaken() {
 		return err
 	}
 	r.given--
 	return errOvertaken
+}
+
+// mayBeOvertaken reports whether a connect request that the client has given up may
+// still take the session.
+func (r *runner) mayBeOvertaken() bool {
+	return r.given > 0 && time.Since(r.givenAt) <= givenLife
 }
 
 // wait returns how long to wait before the next attempt.
@@ -210,6 +229,9 @@ func (r *runner) serve(ctx context.Context) error {
 			return ctx.Err()
 		case <-r.link.done:
 			return r.link.err
+		case err := <-r.over:
+			r.link.leave()
+			return err
 		case g := <-r.link.goaway:
 			if !r.options.NoHandover {
 				r.leaving = &g
@@ -251,32 +273,6 @@ func (r *runner) due(ctx context.Context) {
 		r.replaceToken(ctx)
 	}
 	r.retryDue(time.Now())
-}
-
-// move makes another connection, and goes on with it. As long as there is none
-// the old one serves; once it is time to be gone, it is tried no more.
-func (r *runner) move(ctx context.Context) {
-	l, f, err := r.open(ctx)
-	if err == nil {
-		old := r.link
-		r.use(l, f, old.served())
-		r.links.Go(old.retire)
-		return
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	if refusesToken(err) {
-		r.forgetToken()
-	}
-	g := r.leaving
-	wait := Backoff{200 * time.Millisecond, 2 * time.Second}.delay(r.attempts)
-	r.attempts++
-	r.fail(Failed{Err: err, Attempt: r.attempts, Wait: wait, Handover: true})
-	g.After = time.Since(g.At) + wait
-	if g.After >= g.Deadline {
-		r.leaving = nil // the gateway closes soon
-	}
 }
 
 // replaceToken puts a newer token in the place of the one that expires soon.

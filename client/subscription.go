@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 )
 
 // Message is a message of a channel.
@@ -75,6 +76,7 @@ func (c *Client) Subscribe(channel string, h Handler, since ...string) (*Subscri
 	}
 	c.subs[channel] = s
 	delete(c.leaving, channel)
+	delete(c.unwanted, channel)
 	if c.active != nil {
 		c.subscribe(s)
 	}
@@ -90,6 +92,9 @@ func (s *Subscription) Unsubscribe() {
 		return
 	}
 	delete(c.subs, s.channel)
+	if slices.Contains(c.token.join, s.channel) {
+		c.unwanted[s.channel] = true
+	}
 	if c.active != nil {
 		c.unsubscribe(s.channel)
 	}

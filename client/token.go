@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -13,6 +15,7 @@ import (
 type token struct {
 	text    string
 	expires time.Time // zero: never, or not known
+	join    []string  // channels that the gateway subscribes to by itself
 }
 
 // tokenTimeout is how long the application may take for a token.
@@ -40,9 +43,10 @@ func (c *Client) renew(ctx context.Context) (token, error) {
 	if err != nil {
 		return token{}, fmt.Errorf("client: token: %w", err)
 	}
-	t := token{text, expiry(text)}
+	t := parseToken(text)
 	c.mu.Lock()
 	c.token = t
+	maps.DeleteFunc(c.unwanted, func(channel string, _ bool) bool { return !slices.Contains(t.join, channel) })
 	c.mu.Unlock()
 	return t, nil
 }
@@ -70,26 +74,35 @@ func (c *Client) fetch(ctx context.Context) (string, error) {
 func (c *Client) forgetToken() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.token = token{}
+	c.token = token{join: c.token.join}
 }
 
-// expiry returns the exp of a JWT, without checking it: that is the gateway's.
-func expiry(text string) time.Time {
+// parseToken reads a JWT without checking it: that is the gateway's. What cannot be
+// read is not known.
+func parseToken(text string) token {
+	t := token{text: text}
 	parts := strings.Split(text, ".")
 	if len(parts) != 3 {
-		return time.Time{}
+		return t
 	}
 	b, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
-		return time.Time{}
+		return t
 	}
 	var claims struct {
-		Exp float64 `json:"exp"`
+		Exp  float64         `json:"exp"`
+		Join json.RawMessage `json:"join"`
 	}
-	if json.Unmarshal(b, &claims) != nil || claims.Exp == 0 {
-		return time.Time{}
+	if json.Unmarshal(b, &claims) != nil {
+		return t
 	}
-	return time.UnixMilli(int64(claims.Exp * 1000))
+	if claims.Exp != 0 {
+		t.expires = time.UnixMilli(int64(claims.Exp * 1000))
+	}
+	if json.Unmarshal(claims.Join, &t.join) != nil {
+		t.join = nil
+	}
+	return t
 }
 
 // refreshIn returns when a token is to be replaced on a live connection: halfway
