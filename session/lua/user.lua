@@ -3,7 +3,7 @@
 --   KEYS[2] left      zset: id of a session without a connection -> ms at which its window is, or was, over
 --   KEYS[3] channels  hash: session id -> its channels
 --   KEYS[4] ended     zset: id of a session that a backend has disconnected -> ms until which that is remembered;
---                     '*', and '.' for a shorter time, for all that were claimed before
+--                     '*' for all that were claimed before
 -- A record is fields with one space between them, none of which has one inside:
 --   1 <generation> <lease> <claim> <ms of the claim> <client> <details> [<state>]
 -- The 1 is the version; a reader ignores fields after these, and leaves a
@@ -48,10 +48,6 @@ local function leave(id, expires) redis.call('ZADD', KEYS[2], expires, id) end
 local function trim(now)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - grave)) do remove(id) end
 end
-
--- verified is the time, in ms, in which every node that is not away has compared what
--- it holds with what is here.
-local verified = 60000
 
 -- settle comes last in a script that changed something: while a session is
 -- connected the keys stay, then they go with the last grave.
