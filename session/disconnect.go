@@ -101,7 +101,8 @@ func (r *Registry) disconnected(all []ended, user, reason string, seen leases) (
 			in = goneMargin // its node knows better, and says so at once
 		}
 		notes = append(notes, r.goneCall(e.id, in, told{
-			Generation: e.generation, User: user, Node: nodeOf(e.lease).Name(), Reason: reason,
+			Generation: e.generation + 1, // no connection's: theirs do not take its place
+			User:       user, Node: nodeOf(e.lease).Name(), Reason: reason,
 			Channels: r.channelsOf(user, e.id, e.channels),
 		}))
 	}

@@ -247,6 +247,33 @@ func TestLeaveThatWasWrittenIsNotRepeatedAfterADisconnect(t *testing.T) {
 	})
 }
 
+// TestDisconnectIsToldOfAtOnceThoughTheConnectionBreaks: before its node has heard of
+// it, so that the node notes a whole window.
+func TestDisconnectIsToldOfAtOnceThoughTheConnectionBreaks(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprint("node away: ", away), func(t *testing.T) {
+			inCluster(t, func(t *testing.T, c *cluster) {
+				w := &witness{}
+				a, b := w.start(c, "a"), w.start(c, "b")
+				h := a.claim(alice(""))
+				h.Session.SetChannels([]string{"room:1"})
+				pass(5 * time.Second)
+				if away {
+					a.link.cut()
+				}
+				b.disconnect("")
+				h.Session.Leave(window, "lost")
+				pass(100 * time.Millisecond)
+				a.link.mend()
+				pass(5 * time.Second)
+				equalSlices(t, "channels", w.only(t, h).Channels, []string{"room:1"})
+				pass(2 * window)
+				w.only(t, h)
+			})
+		})
+	}
+}
+
 // TestDisconnectOnADyingNodeIsToldOfOnce: its lease still runs (finding A5).
 func TestDisconnectOnADyingNodeIsToldOfOnce(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {

@@ -93,6 +93,8 @@ func (r *Registry) tellAfter(ctx context.Context, done []change) (told []change,
 		switch result := c.result(); {
 		case result == refusedMoved && c.note != nil:
 			c.after = []*call{newCall(goneDropScript, r.keys.gone(), c.session.ID, c.session.Generation)}
+		case result == refusedEnded && c.note != nil:
+			c.after = []*call{r.goneCallOfEnded(c.session)}
 		case result <= refusedMoved && c.phase == connected:
 			c.after = nil // it is not ours to tell of
 		}
