@@ -212,7 +212,7 @@ func (r *Registry) tell(ctx context.Context, over []Gone) (done []Gone, failed e
 	}
 	calls := make([]*call, len(over))
 	for i, g := range over {
-		calls[i] = r.eventCall(eventDisconnected, g.ID, g.User, g.Node, g.Reason)
+		calls[i] = r.disconnectedCall(g)
 	}
 	_ = r.run(ctx, calls...) // each call has its own error
 	for i, c := range calls {

@@ -149,7 +149,7 @@ func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool
 	r.renewed = make(chan struct{})
 	if rewrite {
 		for s := range r.held.all() {
-			s.told = false
+			s.told, s.since = false, seen.now
 			r.touch(s)
 		}
 	}
