@@ -28,7 +28,7 @@ local ids = ARGV[1] == '' and redis.call('HKEYS', KEYS[1]) or {ARGV[1]}
 for _, id in ipairs(ids) do
   local s = read(id)
   if s and not s.foreign and s.state ~= 'ended' and not is_over(id, now) then
-    local connection = not has_left(id) and 1 or s.state == 'left' and 0 or 2
+    local connection = is_connected(id, s) and 1 or s.state == 'left' and 0 or 2
     ended[#ended + 1] = {id, s.generation, s.lease, connection, redis.call('HGET', KEYS[3], id) or ''}
     forbid(id, s)
     leave(id, now)

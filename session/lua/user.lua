@@ -49,10 +49,24 @@ local function trim(now)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - grave)) do remove(id) end
 end
 
+-- is_connected reports whether a session has a connection, as far as is known. One that
+-- says of itself that it was left has none, though it is lost until when it can be resumed.
+local function is_connected(id, s) return s.state ~= 'left' and not has_left(id) end
+
+-- tidy forgets that sessions were left which are not there any more: Redis may lose
+-- the one key without the other. It looks at so many that this is no burden.
+local function tidy()
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, 999)) do
+    if redis.call('HEXISTS', KEYS[1], id) == 0 then redis.call('ZREM', KEYS[2], id) end
+  end
+end
+
 -- settle comes last in a script that changed something: while a session is
 -- connected the keys stay, then they go with the last grave.
 local function settle()
-  if redis.call('HLEN', KEYS[1]) > redis.call('ZCARD', KEYS[2]) then
+  local all = redis.call('HLEN', KEYS[1])
+  if all <= redis.call('ZCARD', KEYS[2]) then tidy() end
+  if all > redis.call('ZCARD', KEYS[2]) then
     if redis.call('PTTL', KEYS[1]) < 0 then return end
     for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
     return
@@ -61,4 +75,3 @@ local function settle()
   if not last then return end
   for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], last + grave) end
 end
-
