@@ -14,8 +14,8 @@ import (
 )
 
 // atConnected is a hook for the pipelines which tell that a session of a user is
-// connected.
-type atConnected func(user string, next func() error) error
+// connected: tell runs that, and others what else is in them.
+type atConnected func(user string, tell, others func() error) error
 
 func (atConnected) DialHook(next redis.DialHook) redis.DialHook          { return next }
 func (atConnected) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
@@ -24,7 +24,15 @@ func (f atConnected) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.P
 		for _, cmd := range cmds {
 			args := cmd.Args()
 			if i := slices.Index(args, any("connected")); i >= 0 {
-				err := f(args[i+2].(string), func() error { return next(ctx, cmds) })
+				others := slices.DeleteFunc(slices.Clone(cmds), func(c redis.Cmder) bool { return c == cmd })
+				err := f(args[i+2].(string),
+					func() error { return next(ctx, []redis.Cmder{cmd}) },
+					func() error {
+						if len(others) == 0 {
+							return nil
+						}
+						return next(ctx, others)
+					})
 				for _, cmd := range cmds {
 					if err != nil && cmd.Err() == nil {
 						cmd.SetErr(err)
@@ -42,15 +50,15 @@ func (f atConnected) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.P
 // bob waits until the gate is closed.
 func cutsAtConnected(n *node, executed bool, gate <-chan struct{}) {
 	done := false // only the writer comes here
-	n.rdb.AddHook(atConnected(func(user string, next func() error) error {
+	n.rdb.AddHook(atConnected(func(user string, tell, others func() error) error {
 		if user == "bob" {
 			<-gate
 		}
 		if user == "bob" || done {
-			return next()
+			return errors.Join(tell(), others())
 		}
 		if executed {
-			if err := next(); err != nil {
+			if err := errors.Join(tell(), others()); err != nil {
 				return err // Redis does not have the script yet
 			}
 		}
@@ -95,6 +103,36 @@ func TestEventsOfAShortSessionComeOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestEventsComeInOrderThoughTheEndIsKnownFirst: that a short session is connected goes to
+// one server of a Cluster, and the note that it is over to another one, which is faster.
+func TestEventsComeInOrderThoughTheEndIsKnownFirst(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		a := c.startWith(session.Config{Node: "a", Events: true})
+		c.startWith(session.Config{Node: "b", Events: true})
+		gate := make(chan struct{})
+		a.rdb.AddHook(atConnected(func(user string, tell, others func() error) error {
+			if user == "bob" {
+				<-gate
+				return errors.Join(tell(), others())
+			}
+			err := others()
+			time.Sleep(2 * time.Second) // somebody tells that it is over
+			return errors.Join(err, tell())
+		}))
+		bob := a.claim(session.Claim{User: "bob", Client: "web"})
+		pass(0) // the writer waits
+		h := a.claim(alice(""))
+		h.Session.End("client")
+		close(gate)
+		pass(10 * time.Second)
+		equalSlices(t, "events", c.eventsOf(h), []string{"connected a", "disconnected a client"})
+		bob.Session.End("client")
+		pass(5 * time.Second)
+		equal(t, "open", c.redis.Exists("gw:{gw:events}:open"), false)
+		c.rdb.Del(t.Context(), "gw:events")
+	})
 }
 
 // TestEventsOfADisconnectedSessionComeOnce: the same with a backend that ends the session
