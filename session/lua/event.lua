@@ -18,10 +18,10 @@ end
 local over = tonumber(redis.call('ZSCORE', KEYS[3], id) or '')
 
 if kind == 'connected' then
+  if over and over < 0 then redis.call('ZADD', KEYS[3], -over, id) end
   if over and math.abs(over) >= tonumber(ARGV[7]) then
     -- It is repeated, or comes late: the session is not open.
     if over > 0 then return 0 end
-    redis.call('ZADD', KEYS[3], -over, id)
     tell('connected', '')
     tell('disconnected', ARGV[5])
     return 1
