@@ -95,7 +95,7 @@ func (r *Registry) granted(a *attempt, got answer) Claimed {
 	s := &Session{
 		ID: got.id, User: a.User, Device: a.Device, Client: a.Client, IP: a.IP,
 		Generation: got.generation, ConnectedAt: got.at,
-		registry: r, holder: a.Holder, claim: a.claim,
+		registry: r, holder: a.Holder, claim: a.claim, since: got.at.UnixMilli(),
 	}
 	s.channels, s.given = parseChannels(got.channels)
 	if got.indexed {

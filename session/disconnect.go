@@ -41,8 +41,11 @@ func (r *Registry) Disconnect(ctx context.Context, user, sessionID, reason strin
 	if err := r.noteBefore(ctx, sessions, user, sessionID, reason); err != nil {
 		return Disconnected{}, fmt.Errorf("session: disconnect: %w", err)
 	}
-	script := newCall(disconnectScript, r.keys.user(user), sessionID, endedKept.Milliseconds(), endedMost,
-		r.unknownMayLive(sessionID))
+	possible := 1
+	if sessionID != "" && !validID(sessionID) {
+		possible = 0
+	}
+	script := newCall(disconnectScript, r.keys.user(user), sessionID, endedKept.Milliseconds(), endedMost, possible)
 	if err := r.run(ctx, script); err != nil {
 		return Disconnected{}, fmt.Errorf("session: disconnect: %w", err)
 	}
@@ -56,21 +59,6 @@ func (r *Registry) Disconnect(ctx context.Context, user, sessionID, reason strin
 		r.log.Warn("telling of disconnected sessions is delayed", "user", user, "error", err)
 	}
 	return d, nil
-}
-
-// unknownMayLive returns "1" if a session may be connected that Redis does not have, on a
-// node that is away and whose sessions are over for everybody else; "" if there is no
-// such session, and else "0".
-func (r *Registry) unknownMayLive(sessionID string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case sessionID != "" && !validID(sessionID):
-		return ""
-	case time.Since(r.missing) > endedKept:
-		return "0"
-	}
-	return "1"
 }
 
 // noteBefore notes that the connected sessions of a user are about to be over. Should
@@ -113,7 +101,8 @@ func (r *Registry) disconnected(all []ended, user, reason string, seen leases) (
 			in = goneMargin // its node knows better, and says so at once
 		}
 		notes = append(notes, r.goneCall(e.id, in, told{
-			Generation: e.generation, User: user, Node: nodeOf(e.lease).Name(), Reason: reason,
+			Generation: e.generation + 1, // no connection's: theirs do not take its place
+			User:       user, Node: nodeOf(e.lease).Name(), Reason: reason,
 			Channels: r.channelsOf(user, e.id, e.channels),
 		}))
 	}

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -141,20 +142,28 @@ func TestLeftSessionsAreNotCountedAsDisconnected(t *testing.T) {
 	})
 }
 
-// TestConfirmedDisconnectIsForgotten: what only one connection had, and has left,
-// costs nothing any more.
-func TestConfirmedDisconnectIsForgotten(t *testing.T) {
+// TestDisconnectIsNotForgottenOnTheWordOfAFormerOwner: two former owners are away. The
+// client of the first one has gone when it comes back; the second one still has its own.
+func TestDisconnectIsNotForgottenOnTheWordOfAFormerOwner(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
-		a, b := c.start("a"), c.start("b")
-		pass(2 * time.Hour) // nobody is away
+		a, b, d := c.start("a"), c.start("b"), c.start("d")
 		h := a.claim(alice(""))
-		b.disconnect("")
-		pass(0)
-		ttl := func() time.Duration { return c.rdb.PTTL(t.Context(), "gw:{user:alice}:ended").Val() }
-		equal(t, "remembered for", ttl(), ended)
-		h.Session.End("disconnected")
-		pass(0)
-		equal(t, "remembered for when it is confirmed", ttl(), time.Minute)
+		pass(time.Second)
+		a.link.cut()
+		moved := b.claim(alice(h.Session.ID))
+		equal(t, "resumed", moved.Resumed, true)
+		pass(time.Second)
+		b.link.cut()
+		pass(20 * time.Second)
+		h.Session.Leave(window, "lost")
+		d.disconnect(h.Session.ID)
+		pass(5 * time.Second)
+		a.link.mend()
+		pass(3 * time.Minute)
+		b.link.mend()
+		pass(30 * time.Second)
+		moved.expectLost(t, session.LossDisconnected)
+		equalSlices(t, "online", d.online(), nil)
 	})
 }
 
@@ -189,6 +198,35 @@ func TestDisconnectIsFinalForWhatRedisHasJustLost(t *testing.T) {
 	})
 }
 
+// TestDisconnectIsFinalForAllThatRedisHasJustLost: a node is cut off, Redis loses all,
+// and a backend disconnects the user before anybody has noticed either. The node comes
+// back when all that is known elsewhere is long settled.
+func TestDisconnectIsFinalForAllThatRedisHasJustLost(t *testing.T) {
+	for _, all := range []bool{true, false} {
+		t.Run(fmt.Sprint("all sessions: ", all), func(t *testing.T) {
+			inCluster(t, func(t *testing.T, c *cluster) {
+				a, b := c.start("a"), c.start("b")
+				h := a.claim(alice(""))
+				pass(2 * time.Hour)
+				a.link.cut()
+				for _, key := range c.keys() {
+					c.redis.Del(key)
+				}
+				id := h.Session.ID
+				if all {
+					id = ""
+				}
+				b.disconnect(id)
+				pass(5 * time.Minute)
+				a.link.mend()
+				pass(30 * time.Second)
+				h.expectLost(t, session.LossDisconnected)
+				equalSlices(t, "online", b.online(), nil)
+			})
+		})
+	}
+}
+
 // TestLeaveThatWasWrittenIsNotRepeatedAfterADisconnect: its answer was lost, and what
 // it wrote has been ended and forgotten since.
 func TestLeaveThatWasWrittenIsNotRepeatedAfterADisconnect(t *testing.T) {
@@ -207,6 +245,33 @@ func TestLeaveThatWasWrittenIsNotRepeatedAfterADisconnect(t *testing.T) {
 		pass(5 * time.Second)
 		equal(t, "resumed", b.claim(alice(h.Session.ID)).Resumed, false)
 	})
+}
+
+// TestDisconnectIsToldOfAtOnceThoughTheConnectionBreaks: before its node has heard of
+// it, so that the node notes a whole window.
+func TestDisconnectIsToldOfAtOnceThoughTheConnectionBreaks(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprint("node away: ", away), func(t *testing.T) {
+			inCluster(t, func(t *testing.T, c *cluster) {
+				w := &witness{}
+				a, b := w.start(c, "a"), w.start(c, "b")
+				h := a.claim(alice(""))
+				h.Session.SetChannels([]string{"room:1"})
+				pass(5 * time.Second)
+				if away {
+					a.link.cut()
+				}
+				b.disconnect("")
+				h.Session.Leave(window, "lost")
+				pass(100 * time.Millisecond)
+				a.link.mend()
+				pass(5 * time.Second)
+				equalSlices(t, "channels", w.only(t, h).Channels, []string{"room:1"})
+				pass(2 * window)
+				w.only(t, h)
+			})
+		})
+	}
 }
 
 // TestDisconnectOnADyingNodeIsToldOfOnce: its lease still runs (finding A5).

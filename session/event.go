@@ -13,7 +13,18 @@ const (
 // 20 MB of Redis.
 const eventsKept = 100_000
 
-// eventCall writes an event, unless it was written before.
-func (r *Registry) eventCall(e event, id, user, node, reason string) *call {
-	return newCall(eventScript, r.keys.events(), string(e), id, user, node, reason, eventsKept)
+// connectedCall writes that a session of this node began. Nothing is written if it was
+// before, and the session has not begun again since. r.mu is held.
+func (r *Registry) connectedCall(s *Session) *call {
+	return r.eventCall(eventConnected, s.since, s.ID, s.User, r.cfg.Node, s.reason)
+}
+
+// disconnectedCall writes that a session is over, unless that was written before.
+func (r *Registry) disconnectedCall(g Gone) *call {
+	return r.eventCall(eventDisconnected, 0, g.ID, g.User, g.Node, g.Reason)
+}
+
+func (r *Registry) eventCall(e event, since int64, id, user, node, reason string) *call {
+	return newCall(eventScript, r.keys.events(), string(e), id, user, node, reason, eventsKept,
+		since, endedKept.Milliseconds(), eventsKept)
 }

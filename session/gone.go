@@ -56,10 +56,26 @@ func (r *Registry) goneCall(id string, in time.Duration, t told) *call {
 
 // goneCallOf is goneCall for a session of this node. r.mu is held.
 func (r *Registry) goneCallOf(s *Session, in time.Duration) *call {
-	return r.goneCall(s.ID, in, told{
+	return r.goneCall(s.ID, in, r.toldOf(s))
+}
+
+// goneCallOfEnded notes that a session of this node is over now: a backend has ended
+// it. The note takes the place of the one that says so for its last generation, since
+// the channels in it are newer.
+func (r *Registry) goneCallOfEnded(s *Session) *call {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.toldOf(s)
+	t.Generation++
+	return r.goneCall(s.ID, 0, t)
+}
+
+// toldOf returns what is told of a session of this node. r.mu is held.
+func (r *Registry) toldOf(s *Session) told {
+	return told{
 		Generation: s.Generation, User: s.User, Node: r.cfg.Node, Reason: s.reason,
 		Channels: r.channelsOf(s.User, s.ID, s.channels),
-	})
+	}
 }
 
 // tellGone looks for sessions that are over and tells of each once, until ctx is
@@ -196,7 +212,7 @@ func (r *Registry) tell(ctx context.Context, over []Gone) (done []Gone, failed e
 	}
 	calls := make([]*call, len(over))
 	for i, g := range over {
-		calls[i] = r.eventCall(eventDisconnected, g.ID, g.User, g.Node, g.Reason)
+		calls[i] = r.disconnectedCall(g)
 	}
 	_ = r.run(ctx, calls...) // each call has its own error
 	for i, c := range calls {

@@ -33,8 +33,9 @@ func (l layout) gone() []string {
 }
 
 // events returns the stream that backends read, and what belongs to it. The tag
-// of the second is the name of the first: a Cluster keeps them together.
+// of the others is its name: a Cluster keeps them together.
 func (l layout) events() []string {
 	stream := l.prefix + "events"
-	return []string{stream, l.prefix + "{" + stream + "}:open"}
+	tag := l.prefix + "{" + stream + "}:"
+	return []string{stream, tag + "open", tag + "ended"}
 }

@@ -34,16 +34,6 @@ func (l leases) knows(leases []string) bool {
 	return !slices.ContainsFunc(leases, func(lease string) bool { return l.ends[lease] == 0 })
 }
 
-// gone reports whether some have ended since, or are not there any more.
-func (l leases) gone(since leases) bool {
-	for lease := range l.ends {
-		if !since.running(lease) {
-			return true
-		}
-	}
-	return false
-}
-
 // over returns the leases that had ended, with their ends.
 func (l leases) over() map[string]int64 {
 	over := make(map[string]int64)
@@ -154,15 +144,12 @@ func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool
 	away := time.Duration(seen.now-r.lease.ends)*time.Millisecond + r.cfg.Lease
 	doubtful := r.lease.id != "" && away > endedKept
 	r.lease = l
-	if r.seen.gone(seen) {
-		r.missing = time.Now()
-	}
 	r.seen = seen
 	close(r.renewed)
 	r.renewed = make(chan struct{})
 	if rewrite {
 		for s := range r.held.all() {
-			s.told = false
+			s.told, s.since = false, seen.now
 			r.touch(s)
 		}
 	}

@@ -111,7 +111,6 @@ type Registry struct {
 	obsolete   []string              // entries to take out of the index of lease
 	lease      lease
 	seen       leases        // as of the last heartbeat
-	missing    time.Time     // when a lease was last found to have ended, or was not known yet
 	notes      notes         // that this node has written
 	notesEpoch string        // of the notes in Redis; "" if that is not known yet
 	renewed    chan struct{} // closed and replaced at every heartbeat that worked
@@ -139,7 +138,6 @@ func New(rdb redis.UniversalClient, cfg Config) *Registry {
 		cfg:     cfg,
 		keys:    layout{cfg.Prefix},
 		started: time.Now(),
-		missing: time.Now(),
 		log:     cfg.Logger,
 		wake:    make(chan struct{}, 1),
 		over:    make(chan leases, 1),

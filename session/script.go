@@ -77,7 +77,7 @@ var (
 	goneDropScript = redis.NewScript(goneSource + goneDropSource)
 	goneTakeScript = redis.NewScript(clockSource + goneTakeSource)
 	goneDoneScript = redis.NewScript(goneDoneSource)
-	eventScript    = redis.NewScript(eventSource)
+	eventScript    = redis.NewScript(clockSource + eventSource)
 )
 
 // errAnswer is an answer that no script of ours gives.

@@ -36,6 +36,7 @@ type Session struct {
 	window   time.Duration // how long it can be resumed from then
 	reason   string        // why it was left
 	told     bool          // the event that it is connected was written
+	since    int64         // ms of Redis's clock: who found it to be over, did so before
 	// doubtful: if Redis does not have the session, that need not be a loss. It is
 	// not written back then.
 	doubtful bool

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // written is what write.lua answers.
@@ -93,8 +94,12 @@ func (r *Registry) tellAfter(ctx context.Context, done []change) (told []change,
 		switch result := c.result(); {
 		case result == refusedMoved && c.note != nil:
 			c.after = []*call{newCall(goneDropScript, r.keys.gone(), c.session.ID, c.session.Generation)}
+		case result == refusedEnded && c.note != nil:
+			c.after = []*call{r.goneCallOfEnded(c.session)}
 		case result <= refusedMoved && c.phase == connected:
 			c.after = nil // it is not ours to tell of
+		case result == writtenAnew && c.phase == connected && len(c.after) > 0:
+			c.after = []*call{r.begunAgain(c.session)}
 		}
 		calls = append(calls, c.after...)
 	}
@@ -114,6 +119,15 @@ func (r *Registry) tellAfter(ctx context.Context, done []change) (told []change,
 	default:
 	}
 	return told, failed
+}
+
+// begunAgain returns the call that tells that a session is connected, which may have
+// been told of as over until it was written just now.
+func (r *Registry) begunAgain(s *Session) *call {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.since = max(s.since, r.seen.clock(time.Now()))
+	return r.connectedCall(s)
 }
 
 func (c *change) untold() error {

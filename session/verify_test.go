@@ -363,3 +363,69 @@ func TestSessionThatCannotBeToldOfHoldsUpNoOther(t *testing.T) {
 		equalSlices(t, "told in the end", w.ids(), []string{two.Session.ID, one.Session.ID})
 	})
 }
+
+// TestLeftSessionDoesNotCountThoughRedisHasLostThatItWas: the key that says so, and no
+// other.
+func TestLeftSessionDoesNotCountThoughRedisHasLostThatItWas(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		w := &witness{}
+		a := w.start(c, "a")
+		h := a.claim(alice(""))
+		pass(time.Second)
+		h.Session.Leave(window, "lost")
+		pass(time.Second)
+		c.redis.Del("gw:{user:alice}:left")
+		equalSlices(t, "online", a.online(), nil)
+		pass(window + 10*time.Second)
+		equalSlices(t, "told", w.ids(), []string{h.Session.ID})
+		claim := alice("")
+		claim.Limit = 2
+		one, two := a.claim(claim), a.claim(claim)
+		_, err := a.try(claim)
+		equal(t, "third connection of two", err, session.ErrLimit)
+		pass(10 * time.Minute)
+		online := a.online()
+		slices.Sort(online)
+		want := []string{one.Session.ID, two.Session.ID}
+		slices.Sort(want)
+		equalSlices(t, "online", online, want)
+		one.Session.SetChannels([]string{"room:1"}) // with what changes, the old goes
+		pass(0)
+		equal(t, "kept", c.rdb.HLen(t.Context(), "gw:{user:alice}:sessions").Val(), 2)
+	})
+}
+
+// TestLeftSessionIsResumedThoughRedisHasLostThatItWas: for another window.
+func TestLeftSessionIsResumedThoughRedisHasLostThatItWas(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		a, b := c.start("a"), c.start("b")
+		h := a.claim(alice(""))
+		h.Session.Leave(window, "lost")
+		pass(time.Second)
+		c.redis.Del("gw:{user:alice}:left")
+		again := b.claim(alice(h.Session.ID))
+		equal(t, "resumed", again.Resumed, true)
+		pass(window + 2*grave)
+		equalSlices(t, "online", b.online(), []string{h.Session.ID})
+	})
+}
+
+// TestConnectedSessionStaysThoughRedisHasLostTheOthers: those that were left are gone,
+// and the key that says until when they could be resumed is not.
+func TestConnectedSessionStaysThoughRedisHasLostTheOthers(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		a := c.start("a")
+		for range 5 {
+			a.claim(alice("")).Session.Leave(window, "lost")
+		}
+		pass(time.Second)
+		c.redis.Del("gw:{user:alice}:sessions")
+		again := a.claim(alice(""))
+		for range 100 {
+			pass(4 * time.Second)
+			equalSlices(t, "online", a.online(), []string{again.Session.ID})
+		}
+		equal(t, "restored", again.restored.Load(), 0)
+		equal(t, "lost", again.lost.Load(), 0)
+	})
+}

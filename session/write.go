@@ -190,7 +190,7 @@ func (r *Registry) change(s *Session, lease string, timeout int64) change {
 	}
 	c.call = r.writeCall(s, lease, timeout)
 	if r.cfg.Events && !s.told {
-		c.after = append(c.after, r.eventCall(eventConnected, s.ID, s.User, r.cfg.Node, ""))
+		c.after = append(c.after, r.connectedCall(s))
 	}
 	if s.phase == left && r.tells() {
 		over := max(0, s.window-time.Since(s.leftAt))

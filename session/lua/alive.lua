@@ -6,6 +6,8 @@ local id = ARGV[1]
 local s = read(id)
 local ends = has_left(id)
 if not s or s.state == 'ended' or ends and ends <= now_ms() then return 0 end
+-- Redis has lost until when it can be resumed; it is asked when that was to be over.
+if s.state == 'left' and not ends then return 0 end
 if ARGV[2] ~= '' and not s.foreign and s.generation > tonumber(ARGV[3]) then
   local channels = redis.call('HGET', KEYS[3], id) or '[]'
   -- What another version wrote says nothing.

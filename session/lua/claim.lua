@@ -37,9 +37,16 @@ end
 
 trim(now)
 
+-- A session which says of itself that it was left is resumable for another window if
+-- Redis has lost until when it was. A few are looked at each time, whatever there is.
+for _, id in ipairs(redis.call('HRANDFIELD', KEYS[1], 20)) do
+  local s = read(id)
+  if s.state == 'left' and not has_left(id) then leave(id, now + window) end
+end
+
 local found = read(wanted)
 if found and (found.foreign or found.state == 'ended' or is_over(wanted, now)) then found = nil end
-local connected = found and not has_left(wanted)
+local connected = found and is_connected(wanted, found)
 if connected and over[found.lease] and over[found.lease] + window <= now then
   found, connected = nil, false -- it is for the sweep of its lease to say so
 end
@@ -48,8 +55,8 @@ end
 if limit > 0 and redis.call('HLEN', KEYS[1]) - redis.call('ZCARD', KEYS[2]) >= limit then
   local count, leases = 0, {}
   for _, id in ipairs(redis.call('HKEYS', KEYS[1])) do
-    local s = id ~= wanted and not has_left(id) and read(id)
-    if s and not s.foreign and not over[s.lease] and s.client == client then
+    local s = id ~= wanted and read(id)
+    if s and not s.foreign and is_connected(id, s) and not over[s.lease] and s.client == client then
       count = count + 1
       leases[s.lease] = true
     end

@@ -2,7 +2,7 @@
 local all = redis.call('HGETALL', KEYS[1])
 local answer = {}
 for i = 1, #all, 2 do
-  if not has_left(all[i]) then
+  if is_connected(all[i], read(all[i])) then
     answer[#answer + 1] = all[i]
     answer[#answer + 1] = all[i + 1]
     answer[#answer + 1] = redis.call('HGET', KEYS[3], all[i]) or ''

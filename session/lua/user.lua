@@ -3,7 +3,7 @@
 --   KEYS[2] left      zset: id of a session without a connection -> ms at which its window is, or was, over
 --   KEYS[3] channels  hash: session id -> its channels
 --   KEYS[4] ended     zset: id of a session that a backend has disconnected -> ms until which that is remembered;
---                     '*', and '.' for a shorter time, for all that were claimed before
+--                     '*' for all that were claimed before
 -- A record is fields with one space between them, none of which has one inside:
 --   1 <generation> <lease> <claim> <ms of the claim> <client> <details> [<state>]
 -- The 1 is the version; a reader ignores fields after these, and leaves a
@@ -49,14 +49,24 @@ local function trim(now)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - grave)) do remove(id) end
 end
 
--- verified is the time, in ms, in which every node that is not away has compared what
--- it holds with what is here.
-local verified = 60000
+-- is_connected reports whether a session has a connection, as far as is known. One that
+-- says of itself that it was left has none, though it is lost until when it can be resumed.
+local function is_connected(id, s) return s.state ~= 'left' and not has_left(id) end
+
+-- tidy forgets that sessions were left which are not there any more: Redis may lose
+-- the one key without the other. It looks at so many that this is no burden.
+local function tidy()
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, 999)) do
+    if redis.call('HEXISTS', KEYS[1], id) == 0 then redis.call('ZREM', KEYS[2], id) end
+  end
+end
 
 -- settle comes last in a script that changed something: while a session is
 -- connected the keys stay, then they go with the last grave.
 local function settle()
-  if redis.call('HLEN', KEYS[1]) > redis.call('ZCARD', KEYS[2]) then
+  local all = redis.call('HLEN', KEYS[1])
+  if all <= redis.call('ZCARD', KEYS[2]) then tidy() end
+  if all > redis.call('ZCARD', KEYS[2]) then
     if redis.call('PTTL', KEYS[1]) < 0 then return end
     for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
     return
@@ -65,4 +75,3 @@ local function settle()
   if not last then return end
   for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], last + grave) end
 end
-

@@ -19,21 +19,11 @@ local s = read(id)
 -- forbidden reports whether a backend has disconnected a session that is not there.
 local function forbidden()
   if redis.call('ZSCORE', KEYS[4], id) then return true end
-  for _, all in ipairs({'*', '.'}) do
-    local till = redis.call('ZSCORE', KEYS[4], all)
-    if till and tonumber(till) > tonumber(ARGV[9]) then return true end
-  end
-  return false
+  local till = redis.call('ZSCORE', KEYS[4], '*')
+  return till and tonumber(till) > tonumber(ARGV[9])
 end
 
-if s and s.state == 'ended' or not s and forbidden() then
-  -- The connection has gone, and there was no other: nobody else will ask.
-  if remaining >= 0 and generation == 1 and redis.call('ZREM', KEYS[4], id) == 1
-      and redis.call('ZCARD', KEYS[4]) == 1 and redis.call('ZSCORE', KEYS[4], '.') then
-    redis.call('PEXPIRE', KEYS[4], verified)
-  end
-  return -2
-end
+if s and s.state == 'ended' or not s and forbidden() then return -2 end
 if s and (s.foreign or s.generation > generation
     or s.generation == generation and s.claim ~= claim) then
   return 0
