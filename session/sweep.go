@@ -184,7 +184,7 @@ func (r *Registry) release(ctx context.Context) error {
 	r.mu.Unlock()
 	flushing, cancel := context.WithTimeout(ctx, releaseTimeout*3/4)
 	defer cancel()
-	r.flushAll(flushing, &warning{}) // if not, the lease is to end all the same
+	r.writeAll(flushing) // if not, the lease is to end all the same
 
 	c := newCall(releaseScript, r.keys.nodes(), held.id)
 	if err := r.run(ctx, c); err != nil {
