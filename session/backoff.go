@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -24,11 +25,17 @@ func (b *backoff) reset() { b.last = 0 }
 // have changed meanwhile.
 const warnEvery = time.Minute
 
-// warning is of something that may fail again and again.
-type warning struct{ last time.Time }
+// warning is of something that may fail again and again. Its method may be called
+// from several goroutines.
+type warning struct {
+	mu   sync.Mutex
+	last time.Time // guarded by mu
+}
 
 // due reports whether it is to be logged now.
 func (w *warning) due() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if !w.last.IsZero() && time.Since(w.last) < warnEvery {
 		return false
 	}

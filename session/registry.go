@@ -113,6 +113,7 @@ type Registry struct {
 	seen       leases        // as of the last heartbeat
 	notes      notes         // that this node has written
 	notesEpoch string        // of the notes in Redis; "" if that is not known yet
+	indexRetry time.Time     // before that, an index on another server is not written
 	renewed    chan struct{} // closed and replaced at every heartbeat that worked
 	flushed    chan struct{} // closed and replaced after every batch that was written
 }
@@ -177,9 +178,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	loops.Go(func() { r.holdLease(ctx) })
 	loops.Go(func() { r.writeChanges(ctx) })
-	for range claimSenders {
-		loops.Go(func() { r.claims.run(ctx) })
-	}
+	loops.Go(func() { r.claims.run(ctx) })
 	loops.Go(func() { r.sweepEnded(ctx) })
 	loops.Go(func() { r.verifyHeld(ctx) })
 	if r.tells() {

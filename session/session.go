@@ -29,6 +29,8 @@ type Session struct {
 	// Guarded by registry.mu.
 	phase    phase
 	version  uint32        // counts the changes
+	written  uint32        // the version that Redis has; 0: none
+	writing  bool          // by writeBatch, one at a time: a session's writes keep their order
 	lease    string        // the lease whose index has the session; "": none
 	channels string        // encoded
 	given    string        // encoded
@@ -102,9 +104,10 @@ func (s *Session) AwaitWritten(ctx context.Context) error {
 	for {
 		r.mu.Lock()
 		_, dirty := r.dirty[s]
+		has := s.written == s.version // if dirty, only the index lacks it
 		flushed := r.flushed
 		r.mu.Unlock()
-		if !dirty {
+		if !dirty || has {
 			return nil
 		}
 		select {

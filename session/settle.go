@@ -66,6 +66,9 @@ func (c *change) failure() error {
 	if c.note != nil && c.note.answer.Err() != nil {
 		return c.note.answer.Err()
 	}
+	if c.call == nil {
+		return nil
+	}
 	if c.phase == abandoned {
 		return c.call.answer.Err()
 	}
@@ -78,7 +81,7 @@ func (c *change) failure() error {
 
 // result returns what became of a change that has not failed.
 func (c *change) result() written {
-	if c.phase == abandoned {
+	if c.phase == abandoned || c.call == nil {
 		return writtenAsItWas
 	}
 	code, _ := c.call.answer.Int()
@@ -182,10 +185,12 @@ func (r *Registry) wrote(c change) {
 	if s.version != c.version {
 		return // changed since
 	}
-	if s.phase == connected {
-		delete(r.dirty, s)
-	} else {
+	s.written = s.version
+	switch {
+	case s.phase != connected:
 		r.dismiss(s)
+	case s.lease == r.lease.id: // else the index is still to have it
+		delete(r.dirty, s)
 	}
 }
 

@@ -1,10 +1,12 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -76,7 +78,7 @@ func (r *Registry) sweep(ctx context.Context, lease string, end int64) (died boo
 		if len(entries) == 0 {
 			break
 		}
-		if n, err := r.sweepBatch(ctx, lease, end, entries); err != nil && n == 0 {
+		if n, err := r.sweepServers(ctx, lease, end, entries); err != nil && n == 0 {
 			return false, err
 		}
 	}
@@ -86,6 +88,30 @@ func (r *Registry) sweep(ctx context.Context, lease string, end int64) (died boo
 	}
 	n, err := forget.answer.Int()
 	return n == 1, err
+}
+
+// sweepServers is sweepBatch for each server's sessions by themselves: one that does not
+// answer takes all the time that there is for a batch.
+func (r *Registry) sweepServers(ctx context.Context, lease string, end int64, entries []string) (n int, failed error) {
+	servers := make(map[string][]string)
+	for _, e := range entries {
+		user := e[strings.LastIndexByte(e, ' ')+1:]
+		server := r.serverOf(ctx, r.keys.user(user)[0])
+		servers[server] = append(servers[server], e)
+	}
+	var mu sync.Mutex // guards n and failed
+	var all sync.WaitGroup
+	for _, entries := range servers {
+		all.Go(func() {
+			done, err := r.sweepBatch(ctx, lease, end, entries)
+			mu.Lock()
+			defer mu.Unlock()
+			n += done
+			failed = cmp.Or(failed, err)
+		})
+	}
+	all.Wait()
+	return n, failed
 }
 
 // sweepBatch lets the sessions of some entries be left, and returns how many. One
@@ -184,7 +210,7 @@ func (r *Registry) release(ctx context.Context) error {
 	r.mu.Unlock()
 	flushing, cancel := context.WithTimeout(ctx, releaseTimeout*3/4)
 	defer cancel()
-	r.flushAll(flushing, &warning{}) // if not, the lease is to end all the same
+	r.writeAll(flushing) // if not, the lease is to end all the same
 
 	c := newCall(releaseScript, r.keys.nodes(), held.id)
 	if err := r.run(ctx, c); err != nil {

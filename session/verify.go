@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -62,14 +64,31 @@ func (r *Registry) verifyHeld(ctx context.Context) {
 }
 
 // verifyStep verifies one part of what the node holds, evenly over half of the
-// time that it has.
+// time that it has, each server's by itself.
 func (r *Registry) verifyStep(ctx context.Context, step int, within time.Duration) {
 	lease, due := r.verifiable(step)
+	servers := make(map[string][]*Session)
+	for _, s := range due {
+		server := r.serverOf(ctx, r.keys.user(s.User)[0])
+		servers[server] = append(servers[server], s)
+	}
+	var all sync.WaitGroup
+	for server, due := range servers {
+		all.Go(func() { r.verifyServer(ctx, server, lease, due, within) })
+	}
+	all.Wait()
+}
+
+// verifyServer verifies sessions on one server. What it does not answer is left to the
+// next round.
+func (r *Registry) verifyServer(ctx context.Context, server, lease string, due []*Session, within time.Duration) {
 	batches := time.Duration((len(due) + batchSize - 1) / batchSize)
 	for len(due) > 0 {
 		batch := due[:min(batchSize, len(due))]
 		due = due[len(batch):]
-		r.verifyBatch(ctx, lease, batch)
+		if !r.verifyBatch(ctx, server, lease, batch) {
+			return
+		}
 		if len(due) > 0 && !sleep(ctx, within/2/batches) {
 			return
 		}
@@ -104,29 +123,37 @@ func (r *Registry) clean(s *Session, lease string) bool {
 
 // verification is what Redis has of some sessions.
 type verification struct {
-	indexed  *redis.BoolSliceCmd
+	indexed  *redis.BoolSliceCmd // nil if that is not asked now
 	records  []*redis.StringCmd
 	channels []*redis.IntCmd // their lengths
 }
 
 // verifyBatch has those sessions written again which Redis does not have as they are:
 // that restores them, or finds out that they are someone else's. What cannot be read
-// is left to the next round; that Redis is away, others tell.
-func (r *Registry) verifyBatch(ctx context.Context, lease string, batch []*Session) {
+// is left to the next round; that Redis is away, others tell. It reports whether there
+// was an answer.
+func (r *Registry) verifyBatch(ctx context.Context, server, lease string, batch []*Session) bool {
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
-	entries := make([]any, len(batch))
-	for i, s := range batch {
-		entries[i] = entry(s.claim, s.ID, s.User)
-	}
 	pipe := r.rdb.Pipeline()
-	v := verification{indexed: pipe.SMIsMember(ctx, r.keys.index(lease), entries...)}
+	var v verification
+	elsewhere := !r.hasIndex(ctx, server, lease)
+	if !elsewhere || r.tryIndex() {
+		entries := make([]any, len(batch))
+		for i, s := range batch {
+			entries[i] = entry(s.claim, s.ID, s.User)
+		}
+		v.indexed = pipe.SMIsMember(ctx, r.keys.index(lease), entries...)
+	}
 	for _, s := range batch {
 		keys := r.keys.user(s.User)
 		v.records = append(v.records, pipe.HGet(ctx, keys[0], s.ID))
 		v.channels = append(v.channels, pipe.HStrLen(ctx, keys[2], s.ID))
 	}
 	_, _ = pipe.Exec(ctx) // sets the error of each command
+	if elsewhere && v.indexed != nil && v.indexed.Err() != nil {
+		r.spareIndex()
+	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,12 +163,13 @@ func (r *Registry) verifyBatch(ctx context.Context, lease string, batch []*Sessi
 			r.touch(s)
 		}
 	}
+	return slices.ContainsFunc(v.channels, func(c *redis.IntCmd) bool { return c.Err() == nil || answered(c.Err()) })
 }
 
 // verified reports whether Redis has a session as it is, or did not say. r.mu is
 // held.
 func (r *Registry) verified(s *Session, v verification, i int) bool {
-	indexed := v.indexed.Err() != nil || v.indexed.Val()[i]
+	indexed := v.indexed == nil || v.indexed.Err() != nil || v.indexed.Val()[i]
 	if !indexed {
 		s.lease = "" // it is added by the next write
 	}

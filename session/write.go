@@ -3,11 +3,7 @@ package session
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 const (
@@ -18,95 +14,6 @@ const (
 	batchSize = 256
 )
 
-// writeChanges writes what has changed of this node's sessions until ctx is
-// done. What fails stays to be written.
-func (r *Registry) writeChanges(ctx context.Context) {
-	var retry <-chan time.Time
-	var warning warning
-	for {
-		select {
-		case <-r.wake:
-		case <-retry:
-		case <-ctx.Done():
-			return
-		}
-		if !r.flushAll(ctx, &warning) {
-			return
-		}
-		retry = nil
-		if r.unwritten() { // some failed, or are claims that cannot be taken back yet
-			retry = time.After(backoffLast)
-		}
-	}
-}
-
-// flushAll repeats flush until Redis answers, or ctx is done: then it returns false.
-// What Redis refuses holds up nothing that changes meanwhile.
-func (r *Registry) flushAll(ctx context.Context, warning *warning) bool {
-	var wait backoff
-	for {
-		written, err := r.flush(ctx)
-		if err == nil {
-			return true
-		}
-		if ctx.Err() == nil && warning.due() {
-			r.log.Warn("writing sessions failed, retrying", "error", err)
-		}
-		if _, answered := errors.AsType[redis.Error](err); written > 0 || answered {
-			return true
-		}
-		if !sleep(ctx, wait.next()) {
-			return false
-		}
-	}
-}
-
-// flush tries once to write every session that is dirty now. It returns how many it
-// has written, and an error if some could not be.
-func (r *Registry) flush(ctx context.Context) (written int, failed error) {
-	due := r.due()
-	for len(due) > 0 || failed == nil && r.wasteful() {
-		batch := due[:min(batchSize, len(due))]
-		due = due[len(batch):]
-		n, err := r.writeBatch(ctx, batch)
-		written += n
-		if err != nil {
-			failed = err
-		}
-		if err != nil && n == 0 {
-			return written, err // Redis is away; the rest would only wait for it
-		}
-	}
-	return written, failed
-}
-
-// due returns the sessions to be written now.
-func (r *Registry) due() []*Session {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	sessions := make([]*Session, 0, len(r.dirty))
-	for s := range r.dirty {
-		if s.phase != abandoned || now.After(s.leftAt) {
-			sessions = append(sessions, s)
-		}
-	}
-	return sessions
-}
-
-func (r *Registry) unwritten() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.dirty) > 0
-}
-
-// wasteful reports whether the index has entries that nobody needs.
-func (r *Registry) wasteful() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.obsolete) > 0
-}
-
 // change is one session as it is being written.
 type change struct {
 	session   *Session
@@ -114,39 +21,39 @@ type change struct {
 	phase     phase
 	departure departure // of an abandoned one
 	note      *call     // notes when it is over; nil if that is not to be told
-	call      *call
-	after     []*call // to be run once call has worked: what is told of it now
-	err       error   // why it could not be written
+	call      *call     // nil if only the index lacks the session
+	after     []*call   // to be run once call has worked: what is told of it now
+	err       error     // why it could not be written
 }
 
 // calls returns what goes to Redis first, in this order.
 func (c *change) calls() []*call {
-	if c.note == nil {
-		return []*call{c.call}
+	switch {
+	case c.err != nil || c.call == nil:
+		return nil
+	case c.note != nil:
+		return []*call{c.note, c.call}
 	}
-	return []*call{c.note, c.call}
+	return []*call{c.call}
 }
 
 // writeBatch writes the sessions: first those that are connected into the index
 // of the lease, then all, then the index is rid of what it no longer needs. It
 // returns how many were written.
-func (r *Registry) writeBatch(ctx context.Context, batch []*Session) (int, error) {
+func (r *Registry) writeBatch(ctx context.Context, to destination, batch []*Session) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	lease, changes, unindexed := r.changes(batch)
-	if len(unindexed) > 0 {
-		if err := r.rdb.SAdd(ctx, r.keys.index(lease), unindexed...).Err(); err != nil {
-			r.metrics.writeErrors.Add(float64(len(changes)))
-			return 0, fmt.Errorf("add to index: %w", err)
-		}
-		r.indexed(changes, lease)
+	defer r.endWriting(changes)
+	unadded := r.addUnindexed(ctx, to, lease, changes, unindexed)
+	if unadded != nil && !answered(unadded) && r.hasIndex(ctx, to.server, lease) {
+		r.metrics.writeErrors.Add(float64(len(changes)))
+		return 0, unadded
 	}
 	r.noteAbandoned(ctx, changes)
 	var calls []*call
 	for _, c := range changes {
-		if c.err == nil {
-			calls = append(calls, c.calls()...)
-		}
+		calls = append(calls, c.calls()...)
 	}
 	if len(calls) > 0 {
 		_ = r.run(ctx, calls...) // each call has its own error
@@ -154,10 +61,44 @@ func (r *Registry) writeBatch(ctx context.Context, batch []*Session) (int, error
 	done, failed := r.done(changes)
 	done, untold := r.tellAfter(ctx, done)
 	r.settle(done)
-	if err := cmp.Or(failed, untold); err != nil {
+	if err := cmp.Or(failed, untold, unadded); err != nil {
 		return len(done), err
 	}
-	return len(done), r.prune(ctx)
+	if r.wasteful(ctx, to) {
+		return len(done), r.prune(ctx)
+	}
+	return len(done), nil
+}
+
+// addUnindexed adds the sessions that the index lacks. If that fails they stay dirty,
+// and what else there is to write of them can be written all the same.
+func (r *Registry) addUnindexed(ctx context.Context, to destination, lease string, changes []change, unindexed []any) error {
+	if len(unindexed) == 0 {
+		return nil
+	}
+	err := r.addToIndex(ctx, to.server, lease, unindexed)
+	if err == nil {
+		r.indexed(changes, lease)
+		return nil
+	}
+	for i, c := range changes {
+		if c.call == nil {
+			changes[i].err = err
+		}
+	}
+	return err
+}
+
+// endWriting lets sessions be written again, which changed while they were.
+func (r *Registry) endWriting(changes []change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range changes {
+		c.session.writing = false
+		if _, dirty := r.dirty[c.session]; dirty && c.session.version != c.version {
+			r.wakeWriter()
+		}
+	}
 }
 
 // changes returns what to write of the sessions, and which entries the index
@@ -171,6 +112,10 @@ func (r *Registry) changes(batch []*Session) (lease string, changes []change, un
 		if _, ok := r.dirty[s]; !ok {
 			continue // lost since
 		}
+		if s.writing {
+			continue // to where it was to go before
+		}
+		s.writing = true
 		if s.phase == connected && s.lease != lease {
 			unindexed = append(unindexed, entry(s.claim, s.ID, s.User))
 		}
@@ -187,6 +132,9 @@ func (r *Registry) change(s *Session, lease string, timeout int64) change {
 		c.departure = departure{id: s.ID, user: s.User, claim: s.claim, lease: s.lease, window: window}
 		c.call = r.leave(c.departure)
 		return c // nobody has heard of it
+	}
+	if s.phase == connected && s.written == s.version {
+		return c // it is the index that lacks it
 	}
 	c.call = r.writeCall(s, lease, timeout)
 	if r.cfg.Events && !s.told {
