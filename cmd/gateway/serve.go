@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 
@@ -18,6 +19,7 @@ import (
 // are bound before anything else is done, so that a taken port is noticed by
 // whoever starts the node and not by its clients.
 func serve(p process) int {
+	signal.Ignore(syscall.SIGPIPE) // who reads the log may go; the node stays
 	ctx, stop := untilSignal()
 	defer stop()
 	cfg, err := loadValid(p.env, p.args)
