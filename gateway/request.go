@@ -18,8 +18,8 @@ const requestTimeout = 4500 * time.Millisecond
 func (c *conn) handle(binary bool, message []byte) {
 	ctx, cancel, vain := c.frameContext()
 	defer cancel()
-	if cost := handlingCost * int64(len(message)); c.gw.budget.TryHold(cost) {
-		defer c.gw.budget.Drop(cost)
+	if cost := handlingCost * int64(len(message)); c.gw.budget.TryHandle(cost) {
+		defer c.gw.budget.Handled(cost)
 	} else {
 		cancel() // what would wait for Redis is not to be had
 	}

@@ -9,18 +9,23 @@ import (
 	"unsafe"
 )
 
-// Budget bounds the memory that a node spends on clients that do not take what
-// they are sent: outboxes, messages that have come in part, and pages of the
-// history on their way to an outbox. All methods may be called from several
-// goroutines.
+// Budget bounds the memory that a node spends on what its clients have sent or have yet
+// to take: outboxes and messages that have come in part, messages that are being handled,
+// and pages of the history on their way to an outbox. All methods may be called from
+// several goroutines.
 //
+// Each of these has a part of its own, so that who fills one takes nothing of another.
 // Outboxes never wait. They are charged after the fact, bytes that several of them
 // share once; when their part of the budget is spent, the largest is given up
-// (Conn.Fail with Overloaded). Pages have a part of their own and wait in turn.
+// (Conn.Fail with Overloaded). Messages that are being handled are refused when there
+// is no room for them; pages wait in turn.
 type Budget struct {
 	outboxes int64 // bytes they may hold
 	held     atomic.Int64
 	shared   [16]sharedBytes // by address
+
+	handling int64 // bytes that messages may hold while they are handled
+	handled  atomic.Int64
 
 	mu      sync.Mutex // guards what follows
 	pages   int64      // bytes they may hold
@@ -31,18 +36,19 @@ type Budget struct {
 	shedding sync.Mutex // held by the one goroutine that sheds
 }
 
-// TryHold takes n bytes of what outboxes may hold, for something that is under way, and
-// reports whether they were there. Drop must follow if they were.
-func (b *Budget) TryHold(n int64) bool {
-	if b.held.Add(n) > b.outboxes {
-		b.held.Add(-n)
+// TryHandle takes n bytes for a message that is being handled, and reports whether they
+// were there. Handled must follow if they were. One that is larger than all that messages
+// may hold is let through alone.
+func (b *Budget) TryHandle(n int64) bool {
+	if all := b.handled.Add(n); all > b.handling && all > n {
+		b.handled.Add(-n)
 		return false
 	}
 	return true
 }
 
-// Drop gives back what TryHold took.
-func (b *Budget) Drop(n int64) { b.held.Add(-n) }
+// Handled gives back what TryHandle took.
+func (b *Budget) Handled(n int64) { b.handled.Add(-n) }
 
 // sharedBytes counts who keeps which bytes.
 type sharedBytes struct {
@@ -59,8 +65,10 @@ type waiter struct {
 }
 
 const (
-	// pageShare is the part of a budget for pages.
-	pageShare = 8
+	// pageShare is the part of a budget for pages, and handlingShare that for messages
+	// that are being handled.
+	pageShare     = 8
+	handlingShare = 4
 	// fullShare is the part of what outboxes may hold beyond which a node takes no
 	// new connections: what is left is for those that are there.
 	fullShare = 0.9
@@ -68,7 +76,8 @@ const (
 
 // NewBudget returns a budget of limit bytes.
 func NewBudget(limit int64) *Budget {
-	b := &Budget{pages: limit / pageShare, outboxes: limit - limit/pageShare}
+	b := &Budget{pages: limit / pageShare, handling: limit / handlingShare}
+	b.outboxes = limit - b.pages - b.handling
 	for i := range b.shared {
 		b.shared[i].kept = make(map[*byte]kept)
 	}
@@ -80,11 +89,11 @@ func NewBudget(limit int64) *Budget {
 func (b *Budget) Used() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.held.Load() + b.paging
+	return b.held.Load() + b.handled.Load() + b.paging
 }
 
 // Limit returns how many bytes may be spent.
-func (b *Budget) Limit() int64 { return b.outboxes + b.pages }
+func (b *Budget) Limit() int64 { return b.outboxes + b.handling + b.pages }
 
 // Full reports whether new connections are to be refused.
 func (b *Budget) Full() bool { return b.held.Load() > int64(fullShare*float64(b.outboxes)) }

@@ -119,7 +119,7 @@ func TestWhoHoldsLittleStays(t *testing.T) {
 // are.
 func TestWhatIsShedIsFoundInOnePass(t *testing.T) {
 	const n = 3000
-	conns, tr := frozen(t, n, n*(2000+entryMemory)*8/7)
+	conns, tr := frozen(t, n, n*(2000+entryMemory)*8/5)
 	for range 2 {
 		for _, c := range conns {
 			c.Send(text(2000))
@@ -251,4 +251,20 @@ func TestPagesNeverHoldMoreThanTheirPart(t *testing.T) {
 		t.Error(err)
 	}
 	b.Release(10 * part)
+}
+
+// TestMessagesThatAreHandledHaveAPartOfTheirOwn: what outboxes hold takes nothing of it,
+// and one message is always let through.
+func TestMessagesThatAreHandledHaveAPartOfTheirOwn(t *testing.T) {
+	b := NewBudget(8000)
+	b.held.Add(1 << 20)
+	if !b.TryHandle(1500) || b.TryHandle(1500) || !b.TryHandle(500) {
+		t.Error("not 2,000 bytes of 8,000 are for messages")
+	}
+	b.Handled(1500)
+	b.Handled(500)
+	if !b.TryHandle(1 << 20) || b.TryHandle(1) {
+		t.Error("a large message is not let through alone")
+	}
+	b.Handled(1 << 20)
 }
