@@ -263,7 +263,7 @@ func TestMessagesThatAreHandledHaveAPartOfTheirOwn(t *testing.T) {
 	}
 	b.Handled(1500)
 	b.Handled(500)
-	if !b.TryHandle(1 << 20) || b.TryHandle(1) {
+	if !b.TryHandle(1<<20) || b.TryHandle(1) {
 		t.Error("a large message is not let through alone")
 	}
 	b.Handled(1 << 20)
