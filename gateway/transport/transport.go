@@ -109,7 +109,7 @@ func newMetrics(reg prometheus.Registerer, b *Budget) *metrics {
 	reg.MustRegister(m.dropped,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "gateway_client_memory_bytes",
-			Help: "Memory held for clients that have yet to take it: outboxes, pages of the history, messages that have come in part.",
+			Help: "Memory held for what clients have sent or have yet to take: outboxes, messages in part or being handled, pages of the history.",
 		}, func() float64 { return float64(b.Used()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "gateway_client_memory_limit_bytes", Help: "The setting limits.memory, as it is in force.",
