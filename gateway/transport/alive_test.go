@@ -412,6 +412,7 @@ func TestMessageMustEnd(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}
+		synctest.Wait()
 		if slow.Cause() != nil || len(slow.messages) != 3 {
 			t.Errorf("slow messages: %v, %d of 3", slow.Cause(), len(slow.messages))
 		}
