@@ -10,9 +10,11 @@ import (
 const (
 	// trimEvery is how often the heap is looked at.
 	trimEvery = 15 * time.Second
-	// trimShare is the part of the live heap that may lie unused, or be allocated
-	// in trimEvery, before a trim pays.
-	trimShare = 4
+	// trimShare is the part of the live heap that may lie unused before a trim pays, and
+	// quietShare that which may be allocated in trimEvery: what idle connections need is
+	// about a quarter, above all for verifying their sessions.
+	trimShare  = 4
+	quietShare = 2
 	// trimLeast is what is not worth a collection.
 	trimLeast = 4 << 20
 )
@@ -63,7 +65,7 @@ func readHeap() heap {
 
 // quietSince reports whether little was allocated since before.
 func (h heap) quietSince(before heap) bool {
-	return h.allocated-before.allocated < max(h.live/trimShare, trimLeast)
+	return h.allocated-before.allocated < max(h.live/quietShare, 2*trimLeast)
 }
 
 // wasteful reports whether the heap holds much more than lives, and than is needed.
