@@ -18,9 +18,9 @@ import (
 const (
 	// verifySteps is in how many steps a round is done.
 	verifySteps = 16
-	// verifyEvery is the time between two steps: a round takes 26 s, so that what
+	// verifyEvery is the time between two steps: a round takes 20 s, so that what
 	// is wrong is right within 30.
-	verifyEvery = 1600 * time.Millisecond
+	verifyEvery = 1250 * time.Millisecond
 	// verifyHurry is the same in a round that was asked for: 4 s, less than others
 	// wait before they take a session that they do not find for one that is over.
 	verifyHurry = 250 * time.Millisecond
