@@ -7,8 +7,14 @@ type layout struct{ prefix string }
 // user returns the keys of a user's sessions, in the order of the scripts.
 func (l layout) user(user string) []string {
 	tag := l.prefix + "{user:" + user + "}:"
-	return []string{tag + "sessions", tag + "left", tag + "channels", tag + "ended"}
+	return []string{l.sessions(user), tag + "left", l.channels(user), tag + "ended"}
 }
+
+// sessions returns the key of the records of a user's sessions.
+func (l layout) sessions(user string) string { return l.prefix + "{user:" + user + "}:sessions" }
+
+// channels returns the key of the channels of a user's sessions.
+func (l layout) channels(user string) string { return l.prefix + "{user:" + user + "}:channels" }
 
 // claim returns the keys of a claim: those of the user's sessions, and the acks.
 func (l layout) claim(user string) []string { return append(l.user(user), l.acks(user)) }

@@ -60,8 +60,14 @@ func (r record) String() string {
 // owned reports whether a record says that this generation of a session was
 // claimed so, and ours whether it is of a version that we know at all.
 func owned(text string, generation uint64, lease, claim string) (owned, ours bool) {
-	f := strings.SplitN(text, " ", 5)
-	if len(f) < 5 || f[0] != recordVersion {
+	var f [4]string
+	for i := range f {
+		var more bool
+		if f[i], text, more = strings.Cut(text, " "); !more {
+			return false, false
+		}
+	}
+	if f[0] != recordVersion {
 		return false, false
 	}
 	return f[1] == strconv.FormatUint(generation, 10) && f[2] == lease && f[3] == claim, true

@@ -24,6 +24,14 @@ func (r *Registry) serverOf(ctx context.Context, key string) string {
 	return master.Options().Addr
 }
 
+// serverOfUser returns the server that has the sessions of a user.
+func (r *Registry) serverOfUser(ctx context.Context, user string) string {
+	if _, ok := r.rdb.(*redis.ClusterClient); !ok {
+		return ""
+	}
+	return r.serverOf(ctx, r.keys.sessions(user))
+}
+
 // hasIndex reports whether a server has the index of a lease.
 func (r *Registry) hasIndex(ctx context.Context, server, lease string) bool {
 	return r.serverOf(ctx, r.keys.index(lease)) == server

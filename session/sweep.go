@@ -96,7 +96,7 @@ func (r *Registry) sweepServers(ctx context.Context, lease string, end int64, en
 	servers := make(map[string][]string)
 	for _, e := range entries {
 		user := e[strings.LastIndexByte(e, ' ')+1:]
-		server := r.serverOf(ctx, r.keys.user(user)[0])
+		server := r.serverOfUser(ctx, user)
 		servers[server] = append(servers[server], e)
 	}
 	var mu sync.Mutex // guards n and failed

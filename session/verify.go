@@ -69,7 +69,7 @@ func (r *Registry) verifyStep(ctx context.Context, step int, within time.Duratio
 	lease, due := r.verifiable(step)
 	servers := make(map[string][]*Session)
 	for _, s := range due {
-		server := r.serverOf(ctx, r.keys.user(s.User)[0])
+		server := r.serverOfUser(ctx, s.User)
 		servers[server] = append(servers[server], s)
 	}
 	var all sync.WaitGroup
@@ -146,9 +146,8 @@ func (r *Registry) verifyBatch(ctx context.Context, server, lease string, batch 
 		v.indexed = pipe.SMIsMember(ctx, r.keys.index(lease), entries...)
 	}
 	for _, s := range batch {
-		keys := r.keys.user(s.User)
-		v.records = append(v.records, pipe.HGet(ctx, keys[0], s.ID))
-		v.channels = append(v.channels, pipe.HStrLen(ctx, keys[2], s.ID))
+		v.records = append(v.records, pipe.HGet(ctx, r.keys.sessions(s.User), s.ID))
+		v.channels = append(v.channels, pipe.HStrLen(ctx, r.keys.channels(s.User), s.ID))
 	}
 	_, _ = pipe.Exec(ctx) // sets the error of each command
 	if elsewhere && v.indexed != nil && v.indexed.Err() != nil {

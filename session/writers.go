@@ -131,7 +131,7 @@ func (r *Registry) due(ctx context.Context) map[destination][]*Session {
 	gone, events := r.serverOf(ctx, r.keys.gone()[0]), r.serverOf(ctx, r.keys.events()[0])
 	due := make(map[destination][]*Session)
 	for s, tells := range tells {
-		to := destination{server: r.serverOf(ctx, r.keys.user(s.User)[0])}
+		to := destination{server: r.serverOfUser(ctx, s.User)}
 		to.tells = tells && (gone != to.server || events != to.server)
 		due[to] = append(due[to], s)
 	}
