@@ -165,8 +165,8 @@ config:
   drain_delay: 3s
   drain_timeout: 15s
   limits: {clients: {web: {timeout: 10s}}}
-  # Clients of a machine that was killed may need more than a minute: Kubernetes sends
-  # them there until it has noticed.
+  # For clients of a machine that was killed: they hear nothing for a while before
+  # they look for another one.
   classes: {"*": {history: {size: 1000}}}
 ingress: {enabled: true, className: traefik, controller: traefik, host: %s}
 `

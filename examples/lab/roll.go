@@ -67,8 +67,8 @@ func (f Figures) Wrong() []string {
 
 func (f Figures) String() string {
 	return fmt.Sprintf("%5.0f published, %6.0f received, %2.0f lost, %2.0f repeated, %2.0f out of order, %2.0f gaps told; "+
-		"%3.0f reconnects (%3.0f handovers), at most %3.0f/s; without a connection %4.0f ms p50, %5.0f max; latency %5.1f ms p50, %7.1f p99",
+		"%3.0f reconnects (%3.0f handovers), at most %3.0f/s; without a connection %4.0f ms p50, %5.0f p99, %5.0f max; latency %5.1f ms p50, %7.1f p99",
 		f["published"], f["received"], f["lost"], f["repeated"], f["out of order"], f["gaps told"],
 		f["reconnects"], f["of them handovers"], f["peak reconnects/s"],
-		f["without a connection p50"], f["without a connection max"], f["latency p50"], f["latency p99"])
+		f["without a connection p50"], f["without a connection p99"], f["without a connection max"], f["latency p50"], f["latency p99"])
 }
