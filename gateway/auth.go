@@ -115,7 +115,7 @@ func (v *verifier) verify(token string) (*grant, error) {
 		return nil, errors.New("token's sub cannot be a user")
 	}
 	for _, channel := range c.Join {
-		if !validChannel(channel) {
+		if !ValidChannel(channel) {
 			return nil, fmt.Errorf("token's join has %q, which is not a channel", channel)
 		}
 	}
