@@ -97,7 +97,8 @@ func parseToken(text string) token {
 		return t
 	}
 	if claims.Exp != 0 {
-		t.expires = time.UnixMilli(int64(claims.Exp * 1000))
+		const most = 1 << 62 // ms, far more than anybody waits
+		t.expires = time.UnixMilli(int64(min(max(claims.Exp*1000, -most), most)))
 	}
 	if json.Unmarshal(claims.Join, &t.join) != nil {
 		t.join = nil
@@ -111,7 +112,7 @@ func (t token) refreshIn() time.Duration {
 	if t.expires.IsZero() {
 		return never
 	}
-	return max(0, time.Until(t.expires)-tokenMargin)
+	return min(never, max(tokenMargin, time.Until(t.expires))-tokenMargin)
 }
 
 // never is longer than anybody waits.

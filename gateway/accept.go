@@ -6,24 +6,28 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 
+	"wssgateway/gateway/transport"
 	"wssgateway/gateway/wire"
 )
 
 // accept is the handler of /ws. It lends its request to a worker until the
 // connection is at rest; then nothing of HTTP is kept.
 func (g *Gateway) accept(gc *gin.Context) {
-	if g.refusing() {
-		gc.Header("Retry-After", strconv.Itoa(jitteredRetry()))
-		problem(gc, http.StatusServiceUnavailable, wire.Unavailable, "node is shutting down; connect to another")
+	switch {
+	case g.refusing():
+		g.refuse(gc, causeDrain, "node is shutting down; connect to another")
 		return
-	}
-	if g.transport.Full() {
-		gc.Header("Retry-After", strconv.Itoa(jitteredRetry()))
-		problem(gc, http.StatusServiceUnavailable, wire.Unavailable, "node has no memory for more clients; try again later")
+	case g.transport.Full():
+		if n, due := g.crowded.add(time.Now(), crowdedEvery); due {
+			g.log.Warn("no memory for more clients, handshakes refused",
+				"handshakes", n, "used_bytes", g.budget.Used(), "limit_bytes", g.budget.Limit())
+		}
+		g.refuse(gc, transport.Overloaded, "node has no memory for more clients; try again later")
 		return
 	}
 	h := &handshake{gw: g, gc: gc, done: make(chan any, 1)}
@@ -31,6 +35,17 @@ func (g *Gateway) accept(gc *gin.Context) {
 	if cause := <-h.done; cause != nil {
 		panic(cause) // as it would have been here
 	}
+}
+
+// crowdedEvery is how often it is logged at most that there is no memory for more
+// clients: they come again and again.
+const crowdedEvery = time.Minute
+
+// refuse answers a handshake that another node, or this one later, may accept.
+func (g *Gateway) refuse(gc *gin.Context, why cause, detail string) {
+	g.metrics.refused[why].Inc()
+	gc.Header("Retry-After", strconv.Itoa(jitteredRetry()))
+	problem(gc, http.StatusServiceUnavailable, wire.Unavailable, detail)
 }
 
 // handshake is a handshake on its way.

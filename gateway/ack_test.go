@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"wssgateway/gateway"
 )
@@ -75,7 +76,7 @@ func TestAckOfWhatIsGoneIsToldSo(t *testing.T) {
 		t.Errorf("trimmed: %v", got)
 	}
 	c, _ = n.connect(t, "bob", "device=phone")
-	c.send(`{"type":"ack","channel":"user:bob","id":"9999999999999-0","ref":1}`)
+	c.send(`{"type":"ack","channel":"user:bob","id":"%d-0","ref":1}`, time.Now().Add(time.Minute).UnixMilli())
 	c.expect("acked")
 	n.publish(t, `{"to":"bob","data":0}`)
 	if _, hello := n.connect(t, "bob", "device=phone"); hello.channel("user:bob")["recovered"] != false {
@@ -97,4 +98,64 @@ func TestBadAcks(t *testing.T) {
 	c, _ = n.connect(t, "alice", "")
 	c.send(`{"type":"ack","channel":"user:alice","id":"1-0"}`)
 	c.expectError("bad_request")
+}
+
+// lastID is the highest id there can be.
+const lastID = "18446744073709551615-18446744073709551615"
+
+// TestAcksOfTimesToCome: an id that no message has is not kept, as nothing would come
+// after it; one that a message has is, whatever the clock says.
+func TestAcksOfTimesToCome(t *testing.T) {
+	t.Parallel()
+	rdb := embedded(t)
+	n := startNode(t, "a", rdb)
+	c, _ := n.connect(t, "alice", "device=phone")
+	id := n.publish(t, `{"to":"alice","data":1}`)
+	c.expect("message")
+	expectHas(t, c.reply(`{"type":"ack","ref":1,"channel":"user:alice","id":"%s"}`, id), frame{"type": "acked"})
+	for _, bad := range []string{lastID, "18446744073709551615-0", fmt.Sprintf("%d-0", time.Now().Add(2*time.Hour).UnixMilli())} {
+		expectHas(t, c.reply(`{"type":"ack","ref":1,"channel":"user:alice","id":"%s"}`, bad), frame{"code": "bad_request"})
+	}
+	c.conn.CloseNow()
+	n.publish(t, `{"to":"alice","data":2}`)
+	c, hello := n.connect(t, "alice", "device=phone")
+	expectHas(t, hello.channel("user:alice"), frame{"recovered": true, "since": id})
+	expectHas(t, c.expect("message"), frame{"data": 2.0})
+
+	// As if the clock of Redis had been set back a year ago.
+	n.publish(t, `{"to":"bob","data":0}`)
+	later := fmt.Sprintf("%d-0", time.Now().AddDate(1, 0, 0).UnixMilli())
+	for _, key := range rdb.Keys(t.Context(), "*meta:user:bob").Val() {
+		rdb.Set(t.Context(), key, later, time.Hour)
+	}
+	b, _ := n.connect(t, "bob", "device=phone")
+	id = n.publish(t, `{"to":"bob","data":1}`)
+	if id < later {
+		t.Fatalf("published as %s, want it after %s", id, later)
+	}
+	b.expect("message")
+	expectHas(t, b.reply(`{"type":"ack","ref":1,"channel":"user:bob","id":"%s"}`, id), frame{"type": "acked"})
+	expectHas(t, b.reply(`{"type":"ack","ref":1,"channel":"user:bob","id":"%s"}`, lastID), frame{"code": "bad_request"})
+}
+
+// TestTheHighestPositionLosesNothing: a client that asks from there is told that it is
+// not vouched for, and gets what comes.
+func TestTheHighestPositionLosesNothing(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "a", embedded(t))
+	n.publish(t, `{"channel":"room:1","data":1}`)
+	c, hello := n.connect(t, "alice", "channel=room:1@"+lastID+"&channel=user:alice@"+lastID)
+	expectHas(t, hello.channel("room:1"), frame{"recovered": false})
+	expectHas(t, hello.channel("user:alice"), frame{"recovered": false})
+	s, _ := n.connect(t, "bob", "")
+	expectHas(t, s.reply(`{"type":"subscribe","ref":1,"channel":"room:1","since":"%s"}`, lastID), frame{"type": "subscribed", "recovered": false})
+	for i := range 3 {
+		n.publish(t, fmt.Sprintf(`{"channel":"room:1","data":%d}`, i))
+		for _, c := range []*client{c, s} {
+			expectHas(t, c.expect("message"), frame{"data": float64(i)})
+		}
+	}
+	n.publish(t, `{"to":"alice","data":"psst"}`)
+	expectHas(t, c.expect("message"), frame{"data": "psst"})
+	expectHas(t, c.reply(`{"type":"history","ref":1,"channel":"room:1","since":"%s"}`, lastID), frame{"type": "history", "recovered": false})
 }

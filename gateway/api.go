@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -23,6 +22,10 @@ func (g *Gateway) routeAPI(r *gin.RouterGroup) {
 	r.POST("/nodes/:node/rebalance", g.apiRebalance)
 }
 
+// refusalsEvery is how often calls that were refused are logged at most: whoever tries
+// keys must not fill the log, and should be seen in it.
+const refusalsEvery = 10 * time.Second
+
 // authorize lets calls through that have the API key. It takes the same time
 // whatever the key, so that it cannot be guessed piece by piece.
 func (g *Gateway) authorize(gc *gin.Context) {
@@ -30,7 +33,7 @@ func (g *Gateway) authorize(gc *gin.Context) {
 	got, want := sha256.Sum256([]byte(key)), sha256.Sum256([]byte(g.cfg.APIKey))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 		g.metrics.denied.Inc()
-		if calls, due := g.refusals.add(time.Now()); due {
+		if calls, due := g.refusals.add(time.Now(), refusalsEvery); due {
 			g.log.Warn("API calls with a missing or wrong key", "calls", calls, "last_ip", gc.ClientIP(), "last_endpoint", gc.FullPath())
 		}
 		gc.Header("WWW-Authenticate", "Bearer")
@@ -39,29 +42,6 @@ func (g *Gateway) authorize(gc *gin.Context) {
 		}
 		problem(gc, http.StatusUnauthorized, wire.Unauthorized, "the API key is missing or wrong")
 	}
-}
-
-// refusals are the calls that were refused and not logged yet.
-type refusals struct {
-	mu     sync.Mutex // guards what follows
-	calls  int
-	logged time.Time
-}
-
-// refusalsEvery is how often they are logged at most: whoever tries keys must not
-// fill the log, and should be seen in it.
-const refusalsEvery = 10 * time.Second
-
-// add counts one, and returns how many are to be logged, if they are now.
-func (r *refusals) add(now time.Time) (calls int, due bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.calls++
-	if !r.logged.IsZero() && now.Sub(r.logged) < refusalsEvery {
-		return 0, false
-	}
-	calls, r.calls, r.logged = r.calls, 0, now
-	return calls, true
 }
 
 // problemOf returns the problem document for a mistake.

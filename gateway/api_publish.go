@@ -3,15 +3,11 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
-	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 	"go.opentelemetry.io/otel/trace"
@@ -132,67 +128,16 @@ func (g *Gateway) publishOne(ctx context.Context, channel string, p *publication
 // decode takes in one message of a call and returns its channel, or the mistake
 // in it.
 func (p *publication) decode(element []byte, limit int) (channel string, err error) {
-	var f struct {
-		Channel string          `json:"channel"`
-		To      string          `json:"to"`
-		Event   string          `json:"event"`
-		Data    json.RawMessage `json:"data"`
-		Base64  *string         `json:"data_base64"`
-		Key     *string         `json:"key"`
-	}
-	if !utf8.Valid(element) {
-		return "", mistake(wire.BadRequest, "not UTF-8")
-	}
-	if err := decodeStrictly(element, &f); err != nil {
-		return "", mistake(wire.BadRequest, "not a message: "+jsonMistake(err))
-	}
-	if wire.TooDeep(element) {
-		return "", mistake(wire.BadRequest, fmt.Sprintf("nested deeper than %d", wire.MaxDepth))
-	}
-	p.message = &message{event: f.Event, to: f.To, data: f.Data}
+	r, err := wire.DecodePublication(element)
 	switch {
-	case (f.Data == nil) == (f.Base64 == nil):
-		return "", mistake(wire.BadRequest, "data and data_base64: give one of them")
-	case len(f.Event) > wire.MaxEvent:
-		return "", mistake(wire.BadRequest, "event: must have at most 128 bytes")
-	case f.Key != nil && (*f.Key == "" || len(*f.Key) > wire.MaxKey):
+	case err != nil:
+		return "", err
+	case r.HasKey && r.Key == "":
 		return "", mistake(wire.BadRequest, "key: must have 1 to 128 bytes")
-	case f.Base64 != nil:
-		if p.message.data, err = base64.StdEncoding.DecodeString(*f.Base64); err != nil {
-			return "", mistake(wire.BadRequest, "data_base64: is not base64")
-		}
-		p.message.binary = true
-	}
-	if len(p.message.data) > limit {
+	case len(r.Data) > limit:
 		return "", mistake(wire.TooLarge, "data is over limits.frame_size")
 	}
-	if f.Key != nil {
-		p.key = *f.Key
-	}
-	return target(wire.Request{Channel: f.Channel, To: f.To})
-}
-
-// decodeStrictly decodes one JSON value and no more, without fields that v does
-// not have: a backend is to hear of one that it has misspelled.
-func decodeStrictly(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one value")
-	}
-	return nil
-}
-
-// jsonMistake says what is wrong with JSON in words for its sender.
-func jsonMistake(err error) string {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return e.Field + " must not be a " + e.Value
-	}
-	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return "unknown field " + field
-	}
-	return "invalid JSON"
+	p.key = r.Key
+	p.message = &message{event: r.Event, to: r.To, data: r.Data, binary: r.Binary}
+	return target(r)
 }

@@ -220,26 +220,6 @@ func TestAPIPublishMistakes(t *testing.T) {
 	}
 }
 
-// TestAPINamesUnknownFields: what a backend has misspelled is not passed over
-// (finding U7).
-func TestAPINamesUnknownFields(t *testing.T) {
-	t.Parallel()
-	n := startOne(t)
-	const body = `{"channel":"room:1","evnet":"chat","data":1}`
-	status, answer := n.call(t, "POST", "/v1/publish", body)
-	expectProblem(t, status, answer, "bad_request")
-	if m, _ := answer.(map[string]any); !strings.Contains(frame(m).str("detail"), `"evnet"`) {
-		t.Errorf("the field is not named: %v", answer)
-	}
-	_, answer = n.call(t, "POST", "/v1/publish", "["+body+`,{"channel":"room:1","data":1}]`)
-	answers, _ := answer.([]any)
-	if len(answers) != 2 {
-		t.Fatalf("%v", answer)
-	}
-	expectProblem(t, 400, answers[0], "bad_request")
-	expectHas(t, answers[1].(map[string]any), frame{"id": true})
-}
-
 // TestWrongMethods: a path that is there says which methods it has (finding U7).
 func TestWrongMethods(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -67,9 +68,9 @@ func (c *tokenClaims) claim(name string) any {
 	case "sub":
 		return &c.Subject
 	case "exp":
-		return &c.ExpiresAt
+		return &numericDate{&c.ExpiresAt}
 	case "nbf":
-		return &c.NotBefore
+		return &numericDate{&c.NotBefore}
 	case "iss":
 		return &c.Issuer
 	case "aud":
@@ -85,6 +86,28 @@ func (c *tokenClaims) claim(name string) any {
 	case "call":
 		return &c.Call
 	}
+	return nil
+}
+
+// farthest is the last second that a token can name: what JSON numbers tell exactly.
+// What is beyond counts as it; time.Time would take it for the past.
+const farthest = 1 << 53
+
+// numericDate takes in a NumericDate (RFC 7519, section 2), however large it is.
+type numericDate struct{ to **jwt.NumericDate }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *numericDate) UnmarshalJSON(b []byte) error {
+	var number json.Number
+	if err := json.Unmarshal(b, &number); err != nil || number == "" {
+		return err // null: it is not given
+	}
+	seconds, err := number.Float64()
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // else it is infinite
+		return err
+	}
+	seconds = min(max(seconds, -farthest), farthest)
+	*d.to = jwt.NewNumericDate(time.Unix(int64(seconds), 0))
 	return nil
 }
 
@@ -115,7 +138,7 @@ func (v *verifier) verify(token string) (*grant, error) {
 		return nil, errors.New("token's sub cannot be a user")
 	}
 	for _, channel := range c.Join {
-		if !validChannel(channel) {
+		if !ValidChannel(channel) {
 			return nil, fmt.Errorf("token's join has %q, which is not a channel", channel)
 		}
 	}

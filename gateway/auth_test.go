@@ -3,6 +3,8 @@ package gateway_test
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +72,13 @@ func badTokens(t *testing.T) map[string]string {
 		"client no string":     token("alice", ours, claims{"client": 1}),
 		"exp no number":        token("alice", ours, claims{"exp": "tomorrow"}),
 		"exp long gone":        token("alice", ours, claims{"exp": 0}),
+		"exp long before":      token("alice", ours, claims{"exp": json.Number("-1e300")}),
+		"exp before all":       token("alice", ours, claims{"exp": json.Number("-1e400")}),
+		"exp not a number":     token("alice", ours, claims{"exp": "NaN"}),
+		"exp without end":      token("alice", ours, claims{"exp": "Infinity"}),
+		"exp true":             token("alice", ours, claims{"exp": true}),
+		"nbf after all":        token("alice", ours, claims{"nbf": json.Number("1e19")}),
+		"nbf far after all":    token("alice", ours, claims{"nbf": json.Number("1e400")}),
 		"white space about it": " " + good[:10] + " " + good[10:],
 	}
 }
@@ -251,3 +260,36 @@ func TestRefresh(t *testing.T) {
 }
 
 var never = claims{"exp": nil}
+
+// TestTokensThatEndInAges: however large an exp is, it is neither in the past nor more
+// than JSON numbers tell.
+func TestTokensThatEndInAges(t *testing.T) {
+	t.Parallel()
+	n := startOne(t)
+	in400Years := time.Now().AddDate(400, 0, 0).Unix()
+	const most = 1 << 53
+	for exp, want := range map[json.Number]int64{
+		json.Number(fmt.Sprint(in400Years)): in400Years,
+		"9007199254740991":                  most - 1,
+		"9007199254740993":                  most,
+		"1e18":                              most,
+		"9223372036854775807":               most,
+		"9223372036854775808":               most,
+		"1e19":                              most,
+		"1.7976931348623157e308":            most,
+		"1e400":                             most,
+	} {
+		tok := token("alice", claims{"exp": exp, "nbf": json.Number("-1e400")})
+		c := n.dial(t, "connect=1&access_token="+tok)
+		hello := c.expect("connected")
+		refreshed := c.reply(`{"type":"refresh","ref":1,"token":%q}`, tok)
+		for _, f := range []frame{hello, refreshed} {
+			left := float64(want - time.Now().Unix())
+			if got, ok := f["expires_in"].(float64); !ok || got < left-60 || got > left+60 {
+				t.Errorf("exp %s: expires_in %v of %s, want %.0f", exp, f["expires_in"], f.str("type"), left)
+			}
+		}
+		expectHas(t, refreshed, frame{"type": "refreshed", "expires_at": float64(want)})
+		c.quiet() // and it lives
+	}
+}

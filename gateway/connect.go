@@ -180,7 +180,7 @@ func (c *conn) enterAll(ctx context.Context, asked map[string]position) []outcom
 		out.name, out.since = name, asked[name]
 		chosen := !slices.Contains(own, name)
 		switch {
-		case !validChannel(name):
+		case !ValidChannel(name):
 			out.code = wire.BadRequest
 		case !g.maySubscribe(&c.gw.cfg, name):
 			out.code = wire.Forbidden

@@ -54,7 +54,8 @@ type Gateway struct {
 	control   *control
 	presence  *presence
 	calls     *calls
-	refusals  refusals
+	refusals  refusals // of API calls
+	crowded   refusals // of handshakes, for want of memory
 	// rebalances holds one: the last order to move a share of the connections.
 	rebalances chan float64
 	public     http.Handler

@@ -20,10 +20,12 @@ type grant struct {
 }
 
 // describeEnd says in how many seconds the token ends, if it does: a client's clock
-// may be wrong, and it need not look into the token.
+// may be wrong, and it need not look into the token. It may be in more years than a
+// time.Duration has.
 func (g *grant) describeEnd(o *wire.Object) {
 	if !g.expires.IsZero() {
-		o.Int("expires_in", max(0, int64(time.Until(g.expires)/time.Second)))
+		begun := time.Now().Add(time.Second - 1).Unix() // the second that has begun does not count
+		o.Int("expires_in", max(0, g.expires.Unix()-begun))
 	}
 }
 

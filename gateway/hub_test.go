@@ -33,13 +33,14 @@ func shardOfTest(testing.TB) *shard {
 // connOn returns a connection of a shard that nobody reads.
 func connOn(t testing.TB, s *shard, nc net.Conn, outbox int) *conn {
 	t.Helper()
+	budget := transport.NewBudget(1 << 30)
 	tr, err := transport.New(transport.Config{
-		Outbox: outbox, Budget: transport.NewBudget(1 << 30), Logger: s.hub.log, Registerer: prometheus.NewRegistry(),
+		Outbox: outbox, Budget: budget, Logger: s.hub.log, Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &Gateway{hub: s.hub, metrics: s.hub.metrics, transport: tr, conns: newConns(), log: s.hub.log}
+	g := &Gateway{hub: s.hub, metrics: s.hub.metrics, transport: tr, budget: budget, conns: newConns(), log: s.hub.log}
 	g.cfg.Limits.Outbox = Size(outbox)
 	c := &conn{shard: s, gw: g}
 	tr.Adopt(nc, nil, false, &c.socket, c)

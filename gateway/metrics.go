@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"wssgateway/gateway/transport"
 	"wssgateway/gateway/wire"
 )
 
@@ -33,6 +34,7 @@ type metrics struct {
 	recovered  prometheus.Counter
 	lost       prometheus.Counter
 	handshakes *prometheus.CounterVec
+	refused    map[cause]prometheus.Counter // handshakes
 	http       *prometheus.CounterVec
 }
 
@@ -42,7 +44,7 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 		Name: "gateway_connections", Help: "WebSocket connections of this node.",
 	}, func() float64 { return float64(connections()) })
 	m := &metrics{
-		ended: make(map[cause]prometheus.Counter),
+		ended: make(map[cause]prometheus.Counter), refused: make(map[cause]prometheus.Counter),
 		channels: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "gateway_channels", Help: "Channels that connections of this node are subscribed to.",
 		}),
@@ -83,6 +85,10 @@ func newMetrics(reg prometheus.Registerer, connections func() int) *metrics {
 	ended := f.vec("gateway_disconnects_total", "Connections that ended, by cause.", "cause")
 	for _, why := range causes() {
 		m.ended[why] = ended.WithLabelValues(why.Label)
+	}
+	refused := f.vec("gateway_handshakes_refused_total", "WebSocket handshakes refused with 503, by cause.", "cause")
+	for _, why := range []cause{causeDrain, transport.Overloaded} {
+		m.refused[why] = refused.WithLabelValues(why.Label)
 	}
 	m.errors = byLabel(f.vec("gateway_request_errors_total", "Requests answered with an error, by code.", "code"),
 		wire.BadRequest, wire.Unauthorized, wire.Forbidden, wire.NotFound, wire.TooLarge, wire.RateLimited,

@@ -15,14 +15,24 @@ func classOf(channel string) string {
 	return class
 }
 
-// validChannel reports whether name can be a channel.
-func validChannel(name string) bool {
+// ValidChannel reports whether name can be a channel: no node accepts a token that
+// joins another one.
+func ValidChannel(name string) bool {
 	return name != "" && len(name) <= wire.MaxChannel && validName(name)
 }
 
+// ValidPattern reports whether a pattern of channels matches any.
+func ValidPattern(pattern string) bool {
+	rest := strings.ReplaceAll(pattern, "*", "")
+	return pattern != "" && len(rest) <= wire.MaxChannel && validName(rest)
+}
+
+// MaxUser is how many bytes a user may have.
+const MaxUser = wire.MaxChannel - len("user:")
+
 // ValidUser reports whether a user has an inbox, and so can be one: no node accepts
 // another one's token.
-func ValidUser(user string) bool { return user != "" && validChannel(wire.Inbox(user)) }
+func ValidUser(user string) bool { return user != "" && ValidChannel(wire.Inbox(user)) }
 
 // validName reports whether name is UTF-8 without what patterns, hash tags and
 // lists give a meaning to, and without what cannot be seen: two names that look the

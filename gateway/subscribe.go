@@ -14,7 +14,7 @@ func checkChannel(name string) error {
 	switch {
 	case name == "":
 		return mistake(wire.BadRequest, "channel: is required")
-	case !validChannel(name):
+	case !ValidChannel(name):
 		return mistake(wire.BadRequest, "channel: is not the name of a channel")
 	}
 	return nil

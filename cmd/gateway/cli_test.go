@@ -142,7 +142,7 @@ func TestVersion(t *testing.T) {
 }
 
 func TestTokenPrintsOnlyTheToken(t *testing.T) {
-	got := runBinary(t, []string{"GATEWAY_JWT_SECRET=secret", "GATEWAY_ISSUER=us"},
+	got := runBinary(t, []string{"GATEWAY_JWT_SECRET=" + longSecret, "GATEWAY_ISSUER=us"},
 		"token", "--user", "alice", "--ttl=30m", "--subscribe", "room:*,news", "--subscribe=a:*",
 		"--publish", "*", "--join", "room:42", "--client=mobile", "--audience=chat")
 	if got.code != exitOK || got.stderr != "" || strings.Count(got.stdout, "\n") != 1 {
@@ -150,7 +150,7 @@ func TestTokenPrintsOnlyTheToken(t *testing.T) {
 	}
 	var c claims
 	token := strings.TrimSpace(got.stdout)
-	_, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return []byte("secret"), nil },
+	_, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return []byte(longSecret), nil },
 		jwt.WithValidMethods([]string{"HS256"}), jwt.WithIssuer("us"), jwt.WithAudience("chat"), jwt.WithIssuedAt())
 	if err != nil {
 		t.Fatal(err)

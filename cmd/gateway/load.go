@@ -131,11 +131,7 @@ func oneLine(s string) string {
 // validate adds what validation finds to the mistakes, each by the name under
 // which the setting was set, or by all its names if it was not set at all.
 func (l *loader) validate() {
-	err := l.cfg.validateAll()
-	if err == nil {
-		return
-	}
-	for _, err := range unjoin(err) {
+	for _, err := range unjoin(l.cfg.validateAll()) {
 		path, message, _ := strings.Cut(err.Error(), ": ")
 		if !l.failed[path] {
 			l.mistake(l.nameOf(path), "%s", message)
@@ -160,6 +156,9 @@ func (l *loader) nameOf(path string) string {
 
 // unjoin returns the errors that were joined to err, however deep.
 func unjoin(err error) []error {
+	if err == nil {
+		return nil
+	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}

@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"wssgateway/gateway"
+	"wssgateway/gateway/wire"
 )
 
 // tokenOptions are the flags of gateway token.
@@ -51,21 +55,57 @@ func token(p process) int {
 	return exitOK
 }
 
+// validate refuses what no node accepts, or grants nothing.
 func (o *tokenOptions) validate(cfg *config) error {
 	var wrong mistakes
-	if o.User == "" {
+	switch {
+	case o.User == "":
 		wrong = append(wrong, "--user: is required")
+	case !gateway.ValidUser(o.User):
+		wrong = append(wrong, fmt.Sprintf("--user: %s cannot be a user: %s", quote(o.User), nameRule(gateway.MaxUser)))
 	}
 	if o.TTL <= 0 {
 		wrong = append(wrong, "--ttl: must be positive")
 	}
-	if cfg.JWTSecret == "" {
-		wrong = append(wrong, "jwt_secret (GATEWAY_JWT_SECRET): is required to sign a token; --dev uses the development secret")
+	wrong = append(wrong, badNames("--subscribe", o.Subscribe, gateway.ValidPattern, "matches no channel")...)
+	wrong = append(wrong, badNames("--publish", o.Publish, gateway.ValidPattern, "matches no channel")...)
+	wrong = append(wrong, badNames("--join", o.Join, gateway.ValidChannel, "is not a channel")...)
+	if mistake := cfg.badSigningSecret(); mistake != "" {
+		wrong = append(wrong, mistake)
 	}
 	if len(wrong) > 0 {
 		return wrong
 	}
 	return nil
+}
+
+// badNames returns a mistake for each name that is not valid.
+func badNames(flag string, names []string, valid func(string) bool, mistake string) (wrong mistakes) {
+	for _, name := range names {
+		if !valid(name) {
+			wrong = append(wrong, fmt.Sprintf("%s: %s %s: %s", flag, quote(name), mistake, nameRule(wire.MaxChannel)))
+		}
+	}
+	return wrong
+}
+
+func nameRule(most int) string {
+	return fmt.Sprintf("a name has 1 to %d bytes of UTF-8 without white space, control or format characters, *, { or }", most)
+}
+
+// badSigningSecret returns what validation finds wrong with the secret, by the name
+// under which it was set; "" if nodes have it.
+func (c *config) badSigningSecret() string {
+	if c.JWTSecret == "" {
+		return "jwt_secret (GATEWAY_JWT_SECRET): is required to sign a token; --dev uses the development secret"
+	}
+	for _, err := range unjoin(c.validateAll()) {
+		if path, mistake, _ := strings.Cut(err.Error(), ": "); path == "jwt_secret" {
+			origin, _ := c.origins.of(path)
+			return origin + ": " + mistake
+		}
+	}
+	return ""
 }
 
 // signToken returns a token that a node with this configuration accepts.

@@ -120,12 +120,8 @@ func DecodeBinary(frame []byte) (Request, error) {
 
 // set takes in one field. Fields that are not known are ignored.
 func (r *Request) set(name, value []byte) (err error) {
-	if bytes.IndexByte(name, '\\') >= 0 {
-		s, err := str(name)
-		if err != nil {
-			return err
-		}
-		name = []byte(`"` + s + `"`)
+	if name, err = unescaped(name); err != nil {
+		return err
 	}
 	switch string(name) {
 	case `"type"`:
@@ -162,6 +158,15 @@ func (r *Request) set(name, value []byte) (err error) {
 		r.Limit, err = limit(value)
 	}
 	return err
+}
+
+// unescaped returns the name of a field, in quotes, without escapes.
+func unescaped(name []byte) ([]byte, error) {
+	if bytes.IndexByte(name, '\\') < 0 {
+		return name, nil
+	}
+	s, err := str(name)
+	return []byte(`"` + s + `"`), err
 }
 
 func limit(value []byte) (int, error) {

@@ -1,0 +1,91 @@
+package wire
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"unicode/utf8"
+)
+
+const base64Field = `"data_base64"`
+
+// publicationFields are the fields of a message that a backend publishes.
+var publicationFields = []string{`"channel"`, `"to"`, `"event"`, `"data"`, base64Field, `"key"`}
+
+// publication is a message of a backend while it is decoded.
+type publication struct {
+	Request
+	given  uint   // bit i: publicationFields[i]
+	base64 []byte // what data_base64 gives; nil if absent
+}
+
+// DecodePublication decodes a message that a backend publishes, which is to hear of
+// every field that it has misspelled or given twice. Data may be a part of what was
+// decoded.
+func DecodePublication(b []byte) (Request, error) {
+	switch {
+	case !utf8.Valid(b):
+		return Request{}, badRequest("", "not UTF-8")
+	case !json.Valid(b):
+		return Request{}, badRequest("", "not a message: invalid JSON")
+	}
+	b = b[skipSpace(b, 0):]
+	if b[0] != '{' {
+		return Request{}, badRequest("", "not a message: must be an object")
+	}
+	p := publication{Request: Request{Type: "publish"}}
+	if err := members(b, p.take); err != nil {
+		return Request{}, badRequest("", "not a message: %s", err)
+	}
+	if TooDeep(b) {
+		return Request{}, badRequest("", "nested deeper than %d", MaxDepth)
+	}
+	if (p.Data == nil) == (p.base64 == nil) {
+		return Request{}, badRequest("", "data and data_base64: give one of them")
+	}
+	if p.Binary {
+		p.Data = p.base64
+	}
+	return p.Request, nil
+}
+
+// take takes in one field.
+func (p *publication) take(name, value []byte) error {
+	name, err := unescaped(name)
+	if err != nil {
+		return err
+	}
+	field := name[1 : len(name)-1]
+	i := slices.Index(publicationFields, string(name))
+	switch {
+	case i < 0:
+		return fmt.Errorf("unknown field %q", field)
+	case p.given&(1<<i) != 0:
+		return fmt.Errorf("duplicate field %q", field)
+	}
+	p.given |= 1 << i
+	if publicationFields[i] != base64Field {
+		err = p.set(name, value)
+	} else if string(value) != "null" {
+		p.base64, err = base64Of(value)
+		p.Binary = true
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", field, err)
+	}
+	return nil
+}
+
+func base64Of(value []byte) ([]byte, error) {
+	s, err := str(value)
+	if err != nil {
+		return nil, err
+	}
+	data, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		return nil, errors.New("is not base64")
+	}
+	return data, nil
+}
