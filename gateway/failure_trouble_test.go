@@ -91,28 +91,6 @@ func TestSlowRedis(t *testing.T) {
 	}
 }
 
-// TestFullRedis refuses writes for a while: publishes fail, connections stay.
-func TestFullRedis(t *testing.T) {
-	t.Parallel()
-	s := redistest.Start(t)
-	a, b := startNode(t, "a", dialRedis(t, s.Addr()), deep), startNode(t, "b", dialRedis(t, s.Addr()), deep)
-	p, followers := followed(t, a, b)
-	s.CLI("CONFIG", "SET", "maxmemory", "1mb")
-	p.awaitRefused(t, 20)
-	if slowest := time.Duration(p.slowest.Load()); slowest > 5*time.Second {
-		t.Errorf("a publish was answered after %v", slowest)
-	}
-	s.CLI("CONFIG", "SET", "maxmemory", "0")
-	start := time.Now()
-	p.awaitMore(t, 20)
-	recovered(t, start, "Redis was full")
-	awaitFollowers(t, p.stop(), followers...)
-	for _, f := range followers {
-		f.check(false)
-		f.checkEnd(stored(t, dialRedis(t, s.Addr()), "deep:1"))
-	}
-}
-
 // TestEvictingRedis throws away what it likes: what is lost is told, and nothing
 // comes twice or out of order.
 func TestEvictingRedis(t *testing.T) {
@@ -130,30 +108,6 @@ func TestEvictingRedis(t *testing.T) {
 	awaitFollowers(t, p.stop(), followers...)
 	for _, f := range followers {
 		f.check(true)
-	}
-}
-
-// TestReadOnlyRedis is what a node sees whose master became a replica: its
-// publishes fail, and it is told so, until there is a master again.
-func TestReadOnlyRedis(t *testing.T) {
-	t.Parallel()
-	s := redistest.Start(t)
-	a, b := startNode(t, "a", dialRedis(t, s.Addr()), deep), startNode(t, "b", dialRedis(t, s.Addr()), deep)
-	p, followers := followed(t, a, b)
-	s.CLI("CONFIG", "SET", "replica-serve-stale-data", "yes")
-	s.CLI("REPLICAOF", "127.0.0.1", "1") // nobody is there: it keeps its data
-	p.awaitRefused(t, 20)
-	if slowest := time.Duration(p.slowest.Load()); slowest > 5*time.Second {
-		t.Errorf("a publish was answered after %v", slowest)
-	}
-	s.CLI("REPLICAOF", "NO", "ONE")
-	start := time.Now()
-	p.awaitMore(t, 20)
-	recovered(t, start, "the master was a replica for a while")
-	awaitFollowers(t, p.stop(), followers...)
-	for _, f := range followers {
-		f.check(false)
-		f.checkEnd(stored(t, dialRedis(t, s.Addr()), "deep:1"))
 	}
 }
 

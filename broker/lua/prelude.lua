@@ -83,8 +83,10 @@ end
 -- KEYS it takes 1 stream, 2 meta, 3 epoch, 4 live (the pub/sub channel), and of
 -- its ARGV, from at on: messages kept, how many more before trimming, ttl and ttl
 -- of meta (ms), the command (PUBLISH or SPUBLISH), the epoch the node knows, the
--- base of that, and floor, the newest id the node has seen. It returns the id.
-local function store(at, payload)
+-- base of that, and floor, the newest id the node has seen. It returns the id. key, if
+-- any, gets the id, for so many ms: before the message is handed on, since a user that
+-- may write and not publish gets an error then, and the message is stored.
+local function store(at, payload, key, key_ttl)
   local known = redis.call('MGET', KEYS[2], KEYS[3])
   local prev, stored, renewal = string.match(known[1] or '', '^(%S+) (%d+) (%d+)$')
   local base, floor = ARGV[at + 6], ARGV[at + 7]
@@ -109,6 +111,7 @@ local function store(at, payload)
     renewal = ms + slack
   end
   redis.call('SET', KEYS[2], id .. ' ' .. stored .. ' ' .. renewal, 'PX', ARGV[at + 3])
+  if key then redis.call('SET', key, id, 'PX', key_ttl) end
   redis.call(ARGV[at + 4], KEYS[4],
     '\1' .. id .. ' ' .. prev .. ' ' .. t[1] .. string.format('%06d', t[2]) .. '\n' .. payload)
   return id

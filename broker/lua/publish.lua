@@ -11,6 +11,4 @@ if KEYS[5] then
     return {id, 1}
   end
 end
-local id = store(3, ARGV[1])
-if KEYS[5] then redis.call('SET', KEYS[5], id, 'PX', ARGV[2]) end
-return {id, 0}
+return {store(3, ARGV[1], KEYS[5], ARGV[2]), 0}
