@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -25,7 +26,9 @@ type lane struct {
 	ctx  context.Context // ends with run
 	work workGroup       // repairs under way
 
-	down time.Time // since when there is no link; zero: there is one, or never was; owned by run
+	// Owned by run.
+	down    time.Time // since when there is no link; zero: there is one, or never was
+	refused time.Time // when it was last logged that Redis refuses a new one
 
 	floor   floor // no id that is issued from now on may be below
 	life    life
@@ -87,6 +90,8 @@ func (l *lane) run(ctx context.Context) {
 		if opened || l.down.IsZero() {
 			level, wait = slog.LevelWarn, reopenPause
 			l.down = time.Now()
+		} else if l.refusal(err) {
+			level = slog.LevelWarn
 		}
 		l.b.log.Log(ctx, level, "redis link lost", "lane", l.number, "reason", string(reasonOf(err)), "error", err)
 		l.pause(wait)
@@ -94,6 +99,20 @@ func (l *lane) run(ctx context.Context) {
 	}
 	wg.Wait()
 	l.work.Wait()
+}
+
+// refusedEvery is how often it is logged that Redis refuses a link: the user may have
+// lost its right to the channels.
+const refusedEvery = time.Minute
+
+// refusal reports whether a link was refused by Redis and that is to be logged.
+func (l *lane) refusal(err error) bool {
+	var answer redis.Error
+	if !errors.As(err, &answer) || !l.refused.IsZero() && time.Since(l.refused) < refusedEvery {
+		return false
+	}
+	l.refused = time.Now()
+	return true
 }
 
 // opened takes in that the link stands.

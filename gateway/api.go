@@ -55,5 +55,5 @@ func problemOf(err error) problemDocument {
 // unavailable answers a call for which Redis was needed.
 func (g *Gateway) unavailable(gc *gin.Context, err error) {
 	g.log.Debug("redis did not answer", "endpoint", gc.FullPath(), "error", err)
-	problem(gc, http.StatusServiceUnavailable, wire.Unavailable, "redis does not answer, try again")
+	problem(gc, http.StatusServiceUnavailable, wire.Unavailable, "redis is temporarily unavailable; try again")
 }

@@ -16,6 +16,7 @@ type lease struct {
 	ends   int64     // its end, ms of Redis's clock
 	shaky  bool      // a heartbeat has failed since the last that worked
 	warned time.Time // when that was last logged
+	lost   bool      // Redis has said that it is over
 }
 
 // leases is what Redis knew of all leases at one moment.
@@ -96,7 +97,9 @@ func (r *Registry) beat(ctx context.Context) error {
 			r.metrics.renewals[leaseRenewed].Inc()
 			return nil
 		}
-		r.log.Warn("lease lost", "lease", held.id)
+		if r.lostLease() {
+			r.log.Warn("lease lost", "lease", held.id)
+		}
 	}
 	return r.acquire(ctx, held, start)
 }
@@ -136,7 +139,7 @@ func (r *Registry) acquire(ctx context.Context, held lease, start time.Time) err
 func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool) {
 	l.until = start.Add(r.cfg.Lease)
 	l.ends = seen.ends[l.id]
-	l.shaky = false
+	l.shaky, l.lost = false, false
 	r.mu.Lock()
 	if l.id != r.lease.id {
 		r.obsolete = nil // the index of the lease before is swept as a whole
@@ -163,6 +166,16 @@ func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool
 		r.cfg.Restored()
 	}
 	r.offerSweep(seen)
+}
+
+// lostLease takes in that Redis says that the lease is over, and reports whether that is
+// new: another one may be refused for long.
+func (r *Registry) lostLease() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := !r.lease.lost
+	r.lease.lost = true
+	return first
 }
 
 func (r *Registry) missedBeat(err error) {

@@ -1,11 +1,16 @@
 package session_test
 
 import (
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"wssgateway/broker/redistest"
 	"wssgateway/session"
 )
 
@@ -255,4 +260,37 @@ func TestNodesAreDescribed(t *testing.T) {
 		equal(t, "started", nodes[0].StartedAt.Equal(started), true)
 		equal(t, "name", a.Node().Name(), "a")
 	})
+}
+
+// TestALostLeaseIsToldOnce: a Redis that is full is asked for another one all the time,
+// and has none.
+func TestALostLeaseIsToldOnce(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	rdb := s.Client(t)
+	var log strings.Builder
+	reg := prometheus.NewPedanticRegistry()
+	a := run(t, rdb, session.Config{
+		Node: "a", Lease: 300 * time.Millisecond, Heartbeat: 100 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(&log, nil)), Registerer: reg,
+	})
+	h := a.claim(alice(""))
+	s.CLI("CONFIG", "SET", "maxmemory", "1")
+	failed := func() (n int) {
+		for _, line := range gather(t, reg) {
+			_, _ = fmt.Sscanf(line, "gateway_node_lease_renewals_total error %d", &n)
+		}
+		return n
+	}
+	eventually(t, "the lease is over", func() bool { return len(a.names()) == 0 })
+	before := failed()
+	eventually(t, "heartbeats have failed", func() bool { return failed() >= before+4 })
+	s.CLI("CONFIG", "SET", "maxmemory", "0")
+	eventually(t, "it has a lease", func() bool { return slices.Equal(a.names(), []string{"a"}) })
+	eventually(t, "the session is there", func() bool { return slices.Equal(a.online(), []string{h.Session.ID}) })
+	a.stop() // nobody writes to the log any more
+	for text, times := range map[string]int{"lease lost": 1, "heartbeat failed": 1, "OOM": 1, "lease acquired": 2} {
+		equal(t, "times told: "+text, strings.Count(log.String(), text), times)
+	}
+	equal(t, "holder told", h.lost.Load(), 0)
 }

@@ -34,6 +34,7 @@ func newNode(cfg *config, s *store, logger *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	rdb.AddHook(newRefusals(registry, logger))
 	n := &node{store: s, traces: traces, build: b, log: logger}
 	n.redis = newRedisWatch(s, func() error { return n.gateway.Ready() }, logger)
 	n.broker = broker.New(rdb, broker.Config{
