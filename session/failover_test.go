@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -69,7 +70,7 @@ func TestServerThatHangsHoldsUpNobodyElse(t *testing.T) {
 // key, which does not have the leases.
 func startBeside(t *testing.T, c *redistest.Cluster, cfg session.Config, key string) (*node, *redistest.Server) {
 	t.Helper()
-	leases := serverOf(c, "gw:{nodes}:lease")
+	leases, gone := serverOf(c, "gw:{nodes}:lease"), serverOf(c, "gw:{gone}:due")
 	for range 50 { // the index is where its name says
 		n := run(t, c.Client(t), cfg)
 		index := serverOf(c, fmt.Sprintf("gw:{node:%s.1}:sessions", n.Node()))
@@ -78,7 +79,7 @@ func startBeside(t *testing.T, c *redistest.Cluster, cfg session.Config, key str
 		case "index":
 		case "":
 			for _, s := range c.Nodes {
-				if s != leases && s != index {
+				if s != leases && s != gone && s != index {
 					hung = s
 				}
 			}
@@ -92,6 +93,60 @@ func startBeside(t *testing.T, c *redistest.Cluster, cfg session.Config, key str
 	}
 	t.Fatalf("%q is on the server of the leases", key)
 	return nil, nil
+}
+
+// The ends of sessions on a server that does not answer hold up nobody else's, nor do
+// questions about them.
+func TestServerThatHangsHoldsUpNobodyElsesEnd(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t, 3)
+	for _, s := range c.Nodes {
+		s.CLI("CONFIG", "SET", "cluster-require-full-coverage", "no")
+	}
+	w := &witness{}
+	n, hung := startBeside(t, c, session.Config{Node: "a", Lease: 3 * time.Second, Heartbeat: time.Second, Gone: w.gone}, "")
+	healthy, dead := usersBeside(c, hung)
+	refs := make(map[string]session.Ref)
+	for i := range 50 { // of whom some are over at any time
+		claim := browser(dead[i%len(dead)])
+		h := n.claim(claim)
+		refs[h.Session.ID] = session.Ref{User: claim.User, ID: h.Session.ID}
+		h.Session.Leave(time.Second+time.Duration(i)*hangs/50, "test")
+	}
+	eventually(t, "all have left", func() bool { return len(n.onlineOf(dead...)) == 0 })
+	hung.Pause()
+	resume := sync.OnceFunc(hung.Resume)
+	defer resume()
+	told := func(id string) func() bool { return func() bool { return slices.Contains(w.ids(), id) } }
+	tick := time.NewTicker(100 * time.Millisecond) // between two of them
+	defer tick.Stop()
+	for begin := time.Now(); time.Since(begin) < hangs; <-tick.C {
+		h := n.claim(browser(healthy[0]))
+		start := time.Now()
+		h.Session.End("test")
+		eventually(t, "told", told(h.Session.ID))
+		if took := time.Since(start); took > quickly {
+			t.Errorf("told after %v, %v after the server hung", took, time.Since(begin))
+		}
+		refs[h.Session.ID] = session.Ref{User: healthy[0], ID: h.Session.ID}
+	}
+	lives := n.claim(browser(healthy[1]))
+	start := time.Now()
+	alive, err := n.Alive(t.Context(), []session.Ref{
+		{User: dead[0], ID: "s_1"}, {User: healthy[0], ID: "s_2"}, {User: healthy[1], ID: lives.Session.ID},
+	})
+	if took := time.Since(start); took > quickly || err == nil || !slices.Equal(alive, []bool{true, false, true}) {
+		t.Errorf("alive after %v: %v, %v", took, alive, err)
+	}
+	resume()
+	eventually(t, "all are told", func() bool { return len(w.ids()) >= len(refs) })
+	n.stop()
+	for _, id := range w.ids() {
+		if _, ok := refs[id]; !ok {
+			t.Errorf("told of %s, twice or unasked", id)
+		}
+		delete(refs, id)
+	}
 }
 
 func serverOf(c *redistest.Cluster, key string) *redistest.Server {

@@ -1,13 +1,9 @@
 package session
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
+	"sync"
 	"time"
 )
 
@@ -22,19 +18,10 @@ type Gone struct {
 // reasonNodeLost is the reason of those whose node went without a word.
 const reasonNodeLost = "node_lost"
 
-const (
-	// goneEvery is how often a node looks whether a window has run out.
-	goneEvery = time.Second
-	// goneBatch is how many sessions a node takes at a time.
-	goneBatch = 256
-	// goneHold is how long they are its alone: what it has not settled by then,
-	// another node takes.
-	goneHold = 10 * time.Second
-	// goneMargin is the least time between noting that a session will be over
-	// and looking at it: by then the write that ends it was done, or Redis has
-	// refused it as too late.
-	goneMargin = writeTimeout + time.Second
-)
+// goneMargin is the least time between noting that a session will be over
+// and looking at it: by then the write that ends it was done, or Redis has
+// refused it as too late.
+const goneMargin = writeTimeout + time.Second
 
 // told is what is kept of a session until it is over. The generation is the first of
 // the fields: lua/gone.lua reads it.
@@ -78,168 +65,6 @@ func (r *Registry) toldOf(s *Session) told {
 	}
 }
 
-// tellGone looks for sessions that are over and tells of each once, until ctx is
-// done. Every node does, and whoever takes one has it to itself.
-func (r *Registry) tellGone(ctx context.Context) {
-	failing := false
-	for {
-		pause := time.NewTimer(goneEvery - rand.N(goneEvery/4))
-		select {
-		case <-r.ended:
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return
-		}
-		pause.Stop()
-		err := r.tellAll(ctx)
-		if err != nil && !failing && ctx.Err() == nil {
-			r.log.Warn("telling of sessions that are over failed, retrying", "error", err)
-		}
-		failing = err != nil
-	}
-}
-
-// tellAll tells of all that are over by now. Those that fail come up again.
-func (r *Registry) tellAll(ctx context.Context) (failed error) {
-	for {
-		n, err := r.tellBatch(ctx)
-		failed = cmp.Or(err, failed)
-		if n < goneBatch {
-			return failed
-		}
-	}
-}
-
-// Untold is the error of a Config.Gone that could not deal with some of the
-// sessions: why, by their ids.
-type Untold map[string]error
-
-func (u Untold) Error() string {
-	for id, err := range u {
-		return fmt.Sprintf("%d sessions could not be told of, %s among them: %v", len(u), id, err)
-	}
-	return "none"
-}
-
-// tellBatch takes some of the sessions whose time has come, finds out which are
-// over, and tells of them. It returns how many it took. One that fails is looked
-// at again by whoever takes it then, and holds up no other.
-func (r *Registry) tellBatch(ctx context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, goneHold/2)
-	defer cancel()
-	take := newCall(goneTakeScript, r.keys.gone(), goneBatch, goneHold.Milliseconds(), random(8))
-	if err := r.run(ctx, take); err != nil {
-		return 0, fmt.Errorf("take sessions: %w", err)
-	}
-	f, err := take.fields(2)
-	if err != nil {
-		return 0, err
-	}
-	if err := r.noteAgain(ctx, f[0]); err != nil {
-		return 0, fmt.Errorf("note sessions again: %w", err)
-	}
-	if len(f) == 2 {
-		return 0, nil
-	}
-	ticket, f := f[1], f[2:]
-	over, settled, failed := r.sort(ctx, r.parseGone(f))
-	over, untold := r.tell(ctx, over)
-	for _, g := range over {
-		settled = append(settled, g.ID, 0)
-	}
-	if len(settled) > 0 {
-		args := append([]any{ticket}, settled...)
-		if err := r.run(ctx, newCall(goneDoneScript, r.keys.gone(), args...)); err != nil {
-			return 0, fmt.Errorf("settle sessions: %w", err)
-		}
-	}
-	return len(f) / 2, cmp.Or(failed, untold)
-}
-
-// parseGone parses ids and what is told of them, one after another. What is not ours
-// is left alone: it comes up again, for whoever knows it.
-func (r *Registry) parseGone(f []string) []Gone {
-	var all []Gone
-	for ; len(f) >= 2; f = f[2:] {
-		var t told
-		err := json.Unmarshal([]byte(f[1]), &t)
-		if t.User == "" {
-			r.foundStrange("told", "", f[0])
-			continue
-		}
-		if err != nil { // of what is damaged the rest is told
-			r.foundStrange("told", t.User, f[0])
-		}
-		all = append(all, Gone{f[0], t.User, t.Node, t.Reason, t.Channels})
-	}
-	return all
-}
-
-// sort returns the sessions that are over. Of the others, those that have been
-// resumed need not be looked at again, and those whose window has been renewed
-// at its end: settled has them as gone_done.lua wants it. Those that could not be
-// read are in neither.
-func (r *Registry) sort(ctx context.Context, taken []Gone) (over []Gone, settled []any, failed error) {
-	refs := make([]Ref, len(taken))
-	for i, g := range taken {
-		refs[i] = Ref{User: g.User, ID: g.ID}
-	}
-	for i, e := range r.ends(ctx, refs) {
-		g := taken[i]
-		switch {
-		case e.err != nil:
-			failed = fmt.Errorf("read session: %w", e.err)
-		case e.at == 0:
-			over = append(over, g)
-		case e.at < 0:
-			settled = append(settled, g.ID, 0)
-		default:
-			settled = append(settled, g.ID, e.at)
-		}
-	}
-	return over, settled, failed
-}
-
-// tell tells of sessions that are over, and returns those of which it has.
-func (r *Registry) tell(ctx context.Context, over []Gone) (done []Gone, failed error) {
-	if len(over) > 0 && r.cfg.Gone != nil {
-		over, failed = r.tellHandler(ctx, over)
-	}
-	if !r.cfg.Events || len(over) == 0 {
-		r.metrics.gone.Add(float64(len(over)))
-		return over, failed
-	}
-	calls := make([]*call, len(over))
-	for i, g := range over {
-		calls[i] = r.disconnectedCall(g)
-	}
-	_ = r.run(ctx, calls...) // each call has its own error
-	for i, c := range calls {
-		if err := c.answer.Err(); err != nil {
-			failed = fmt.Errorf("write event: %w", err)
-			continue
-		}
-		done = append(done, over[i])
-	}
-	r.metrics.gone.Add(float64(len(done)))
-	return done, failed
-}
-
-// tellHandler tells Config.Gone, and returns those that it has dealt with.
-func (r *Registry) tellHandler(ctx context.Context, over []Gone) ([]Gone, error) {
-	err := r.cfg.Gone(ctx, over)
-	if err == nil {
-		return over, nil
-	}
-	untold, ok := errors.AsType[Untold](err)
-	if !ok {
-		return nil, fmt.Errorf("tell: %w", err)
-	}
-	over = slices.DeleteFunc(over, func(g Gone) bool { return untold[g.ID] != nil })
-	return over, fmt.Errorf("tell: %w", err)
-}
-
 // Ref names a session, and perhaps where it is said to be.
 type Ref struct {
 	User, ID string
@@ -251,16 +76,19 @@ type Ref struct {
 // Alive reports of each session whether it lives: it is connected, or can still
 // be resumed. Of one with a channel it says too whether it is there still: a
 // session that has moved since, and is not on it under its new owner, is not. It
-// asks Redis.
-func (r *Registry) Alive(ctx context.Context, refs []Ref) ([]bool, error) {
-	alive := make([]bool, len(refs))
+// asks Redis, and waits a second for a server that does not answer: with an error
+// those of which it is not known are said to live, and the others are not held up.
+func (r *Registry) Alive(ctx context.Context, refs []Ref) (alive []bool, failed error) {
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
+	alive = make([]bool, len(refs))
 	for i, end := range r.ends(ctx, refs) {
 		if end.err != nil {
-			return nil, fmt.Errorf("session: read sessions: %w", end.err)
+			failed = fmt.Errorf("session: read sessions: %w", end.err)
 		}
-		alive[i] = end.at != 0
+		alive[i] = end.at != 0 || end.err != nil
 	}
-	return alive, nil
+	return alive, failed
 }
 
 // end says of a session when it is over.
@@ -269,20 +97,24 @@ type end struct {
 	err error // why that is not known
 }
 
-// ends asks Redis when sessions are over.
+// ends asks Redis when sessions are over, each server by itself.
 func (r *Registry) ends(ctx context.Context, refs []Ref) []end {
-	if len(refs) == 0 {
-		return nil
-	}
 	calls := make([]*call, len(refs))
+	servers := make(map[string][]*call)
 	for i, ref := range refs {
 		channel := ""
 		if ref.Channel != "" {
 			channel = field(ref.Channel)
 		}
 		calls[i] = newCall(aliveScript, r.keys.user(ref.User), ref.ID, channel, ref.Generation)
+		server := r.serverOf(ctx, calls[i].keys[0])
+		servers[server] = append(servers[server], calls[i])
 	}
-	_ = r.run(ctx, calls...) // each call has its own error
+	var all sync.WaitGroup
+	for _, calls := range servers {
+		all.Go(func() { _ = r.run(ctx, calls...) }) // each call has its own error
+	}
+	all.Wait()
 	ends := make([]end, len(refs))
 	for i, c := range calls {
 		ends[i].at, ends[i].err = c.answer.Int64()

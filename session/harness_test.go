@@ -179,13 +179,19 @@ func (n *node) claim(c session.Claim) *held {
 // online returns the ids of alice's connected sessions.
 func (n *node) online() []string {
 	n.t.Helper()
-	infos, err := n.User(context.Background(), "alice")
-	if err != nil {
-		n.t.Fatalf("user: %v", err)
-	}
-	var ids []string
-	for _, i := range infos {
-		ids = append(ids, i.ID)
+	return n.onlineOf("alice")
+}
+
+func (n *node) onlineOf(users ...string) (ids []string) {
+	n.t.Helper()
+	for _, user := range users {
+		infos, err := n.User(context.Background(), user)
+		if err != nil {
+			n.t.Fatalf("user: %v", err)
+		}
+		for _, i := range infos {
+			ids = append(ids, i.ID)
+		}
 	}
 	return ids
 }
