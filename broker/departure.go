@@ -2,10 +2,8 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -19,26 +17,14 @@ type Departure struct {
 // departureBatch is how many users are taken of a lane at a time.
 const departureBatch = 256
 
-// Departures takes users that have departed and of whom nobody has told: while
-// they are the caller's, nobody else gets them. Who is not told of by then is taken
-// again. It returns up to 256 of each lane, and those of some lanes also with an
-// error.
-func (b *Broker) Departures(ctx context.Context, while time.Duration) ([]Departure, error) {
-	lanes := make([][]Departure, b.layout.lanes)
-	errs := make([]error, b.layout.lanes)
-	var wg sync.WaitGroup
-	for i := range lanes {
-		wg.Go(func() { lanes[i], errs[i] = b.departures(ctx, i, while) })
-	}
-	wg.Wait()
-	var all []Departure
-	for _, some := range lanes {
-		all = append(all, some...)
-	}
-	return all, errors.Join(errs...)
-}
+// Lanes returns the number of lanes, which are asked for departures one by one: in a
+// Cluster one of them may be on a server that does not answer.
+func (b *Broker) Lanes() int { return b.layout.lanes }
 
-func (b *Broker) departures(ctx context.Context, lane int, while time.Duration) ([]Departure, error) {
+// Departures takes users of a lane's channels that have departed and of whom nobody has
+// told: while they are the caller's, nobody else gets them. Who is not told of by then
+// is taken again. It returns up to 256.
+func (b *Broker) Departures(ctx context.Context, lane int, while time.Duration) ([]Departure, error) {
 	reply, err := b.batch.eval(ctx, departuresScript, []string{b.layout.leaving(lane)}, departureBatch, while.Milliseconds())
 	if err != nil {
 		return nil, fmt.Errorf("broker: departures: %w", err)

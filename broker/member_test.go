@@ -18,10 +18,15 @@ func membership(session, user string, generation uint64) Membership {
 	}
 }
 
+// departures takes those of the lane that the tests' channel is in.
+func (n *node) departures(ctx context.Context, while time.Duration) ([]Departure, error) {
+	return n.Departures(ctx, n.layout.laneOf("*who:room"), while)
+}
+
 // depart tells of those that have departed, as a node does, until ctx is done.
 func (n *node) depart(ctx context.Context, t testing.TB) {
 	for ctx.Err() == nil {
-		all, err := n.Departures(ctx, time.Second)
+		all, err := n.departures(ctx, time.Second)
 		for _, d := range all {
 			_, failed := n.Depart(ctx, d, []byte("-"+d.User), keep)
 			err = errors.Join(err, failed)
@@ -105,7 +110,7 @@ func testDepartures(t *testing.T, p pair) {
 	taken := func(n *node) (d Departure) {
 		t.Helper()
 		eventually(t, "alice is taken", func() bool {
-			all, err := n.Departures(t.Context(), while)
+			all, err := n.departures(t.Context(), while)
 			if err != nil || len(all) == 0 {
 				return false
 			}
@@ -146,7 +151,7 @@ func testDepartures(t *testing.T, p pair) {
 	if users, err := p.b.Users(t.Context(), "*who:room"); err != nil || len(users) != 0 {
 		t.Errorf("once it is told: %v, %v", users, err)
 	}
-	if all, err := p.b.Departures(t.Context(), while); err != nil || len(all) != 0 {
+	if all, err := p.b.departures(t.Context(), while); err != nil || len(all) != 0 {
 		t.Errorf("left over: %v, %v", all, err)
 	}
 	step(p.b.Enter, true)

@@ -23,12 +23,21 @@ const (
 )
 
 // tellDepartures tells of users that have left, until ctx is done. Redis keeps
-// them, so that it does not matter which node does, nor which one they left from.
+// them, so that it does not matter which node does, nor which one they left from. A
+// lane whose server does not answer holds up no other.
 func (p *presence) tellDepartures(ctx context.Context) {
+	var lanes sync.WaitGroup
+	for lane := range p.gw.broker.Lanes() {
+		lanes.Go(func() { p.tellLane(ctx, lane) })
+	}
+	lanes.Wait()
+}
+
+func (p *presence) tellLane(ctx context.Context, lane int) {
 	for sleep(ctx, departureEvery+rand.N(departureEvery/2)) {
 		for more := true; more; {
 			var err error
-			if more, err = p.tellSome(ctx); err != nil && ctx.Err() == nil {
+			if more, err = p.tellSome(ctx, lane); err != nil && ctx.Err() == nil {
 				p.gw.log.Debug("departures not told, will repeat", "error", err)
 			}
 		}
@@ -37,10 +46,10 @@ func (p *presence) tellDepartures(ctx context.Context) {
 
 // tellSome tells of some users that have left, and reports whether there were any
 // and all went well.
-func (p *presence) tellSome(ctx context.Context) (more bool, err error) {
+func (p *presence) tellSome(ctx context.Context, lane int) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, departureHold)
 	defer cancel()
-	departed, err := p.gw.broker.Departures(ctx, departureHold)
+	departed, err := p.gw.broker.Departures(ctx, lane, departureHold)
 	errs := make([]error, len(departed))
 	var wg sync.WaitGroup
 	for i, d := range departed {
