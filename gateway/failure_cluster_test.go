@@ -1,15 +1,19 @@
 package gateway_test
 
 import (
+	"errors"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 
 	"wssgateway/broker/redistest"
+	"wssgateway/gateway"
 )
 
 func serverOf(c *redistest.Cluster, key string) *redistest.Server {
@@ -38,17 +42,24 @@ func beside(c *redistest.Cluster, hung *redistest.Server, prefix string, keys ..
 func userTag(user string) string       { return "{user:" + user + "}" }
 func membersTag(channel string) string { return laneTag("*presence:" + channel) }
 
+// startCluster starts a Cluster, and returns one of its servers that has only users and
+// channels.
+func startCluster(t *testing.T) (*redistest.Cluster, *redistest.Server) {
+	t.Helper()
+	c := redistest.StartCluster(t, 3)
+	for _, s := range c.Nodes { // what is left serves its slots
+		s.CLI("CONFIG", "SET", "cluster-require-full-coverage", "no")
+	}
+	return c, c.Nodes[slices.IndexFunc(c.Nodes, func(s *redistest.Server) bool {
+		return s != serverOf(c, "gw:{nodes}:lease") && s != serverOf(c, "gw:{gone}:due")
+	})]
+}
+
 // TestLeavesWhileAServerHangs: who leaves a channel on another server is told of in
 // the usual time.
 func TestLeavesWhileAServerHangs(t *testing.T) {
 	t.Parallel()
-	c := redistest.StartCluster(t, 3)
-	for _, s := range c.Nodes {
-		s.CLI("CONFIG", "SET", "cluster-require-full-coverage", "no")
-	}
-	hung := c.Nodes[slices.IndexFunc(c.Nodes, func(s *redistest.Server) bool {
-		return s != serverOf(c, "gw:{nodes}:lease") && s != serverOf(c, "gw:{gone}:due")
-	})]
+	c, hung := startCluster(t)
 	n := startNode(t, "a", c.Client(t))
 	channel := beside(c, hung, "who:", laneTag, membersTag)
 	observer, _ := n.connect(t, beside(c, hung, "o", userTag), "channel="+channel)
@@ -69,9 +80,42 @@ func TestLeavesWhileAServerHangs(t *testing.T) {
 			_ = leaver.conn.Close(websocket.StatusNormalClosure, "")
 		}
 		observer.expect("leave")
-		t.Log("left after", time.Since(start))
 		if took := time.Since(start); took > 3*time.Second { // one to two, and a loaded machine
 			t.Errorf("a leave was told after %v", took)
 		}
+	}
+}
+
+// TestAuditWhileAServerHangs: members that nobody ended are sent away, and those whose
+// sessions are on that server when it is back.
+func TestAuditWhileAServerHangs(t *testing.T) {
+	t.Parallel()
+	c, hung := startCluster(t)
+	rdb := c.Client(t)
+	n := startNode(t, "a", rdb, func(cfg *gateway.Config) { cfg.Lease, cfg.Heartbeat = time.Second, 300*time.Millisecond })
+	channel := beside(c, hung, "who:", laneTag, membersTag)
+	healthy := beside(c, hung, "h", userTag)
+	dead := "d"
+	for i := 0; serverOf(c, "gw:"+userTag(dead)) != hung; i++ {
+		dead = "d" + strconv.Itoa(i)
+	}
+	observer, _ := n.connect(t, beside(c, hung, "o", userTag), "channel="+channel)
+	key := "gw:" + membersTag(channel) + ":%s:*presence:" + channel
+	for _, user := range []string{healthy, dead} {
+		if err := errors.Join(rdb.HSet(t.Context(), fmt.Sprintf(key, "members"), "s_"+user, "1 "+user).Err(),
+			rdb.HSet(t.Context(), fmt.Sprintf(key, "users"), user, 1).Err()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hung.Pause()
+	resume := sync.OnceFunc(hung.Resume)
+	defer resume()
+	n.Restored()
+	if f := observer.expect("leave"); f.str("user") != healthy {
+		t.Errorf("got %v", f)
+	}
+	resume()
+	if f := observer.expect("leave"); f.str("user") != dead {
+		t.Errorf("got %v", f)
 	}
 }

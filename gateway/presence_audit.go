@@ -46,12 +46,7 @@ func (p *presence) enterAgain(ctx context.Context) error {
 	// takes it for over.
 	p.gw.sessions.Verify()
 	// A node that has not done so by the end of its lease is dead.
-	time.AfterFunc(p.gw.cfg.Lease+rand.N(auditSpread), func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		maps.Copy(p.stale, channels)
-		p.wakeUp()
-	})
+	p.auditAfter(p.gw.cfg.Lease+rand.N(auditSpread), channels)
 	for _, c := range p.gw.conns.snapshot() {
 		if c.grant.Load() == nil {
 			continue
@@ -63,6 +58,16 @@ func (p *presence) enterAgain(ctx context.Context) error {
 		}
 	}
 	return p.writeAll(ctx)
+}
+
+// auditAfter has channels looked through after a while.
+func (p *presence) auditAfter(d time.Duration, channels map[string]struct{}) {
+	time.AfterFunc(d, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		maps.Copy(p.stale, channels)
+		p.wakeUp()
+	})
 }
 
 // restored has a session enter its channels again, which the registry had lost:
@@ -154,24 +159,26 @@ const (
 )
 
 // sendAwayAll looks through the channels that may have members which are over.
-// What it does not get done remains.
+// What it does not get done remains: a channel that it has begun until it may be looked
+// through again, by this node or another.
 func (p *presence) sendAwayAll(ctx context.Context) (failed error) {
+	left := make(map[string]struct{})
 	for channel := range p.take(&p.stale) {
-		if failed == nil {
-			failed = p.sendAway(ctx, channel)
-		}
 		if failed != nil {
-			p.mu.Lock()
-			p.stale[channel] = struct{}{}
-			p.mu.Unlock()
+			left[channel] = struct{}{}
+		} else if failed = p.sendAway(ctx, channel); failed != nil {
+			p.auditAfter(auditEvery, map[string]struct{}{channel: {}})
 		}
+	}
+	if len(left) > 0 {
+		p.auditAfter(0, left)
 	}
 	return failed
 }
 
 // sendAway ends the memberships of sessions that are over, and of those that have
 // moved and are not there under their new owner. That was told once; Redis has lost
-// what came of it.
+// what came of it. Sessions of which Redis does not tell hold up no others.
 func (p *presence) sendAway(ctx context.Context, channel string) error {
 	alone, err := p.gw.broker.Alone(ctx, presenceChannel(channel), auditEvery)
 	if err != nil || !alone {
@@ -181,26 +188,19 @@ func (p *presence) sendAway(ctx context.Context, channel string) error {
 	if err != nil {
 		return err
 	}
-	for len(members) > 0 {
-		batch := members[:min(len(members), presenceBatch)]
-		members = members[len(batch):]
-		refs := make([]session.Ref, len(batch))
-		for i, m := range batch {
-			refs[i] = session.Ref{User: m.User, ID: m.Session, Channel: channel, Generation: m.Generation}
+	refs := make([]session.Ref, len(members))
+	for i, m := range members {
+		refs[i] = session.Ref{User: m.User, ID: m.Session, Channel: channel, Generation: m.Generation}
+	}
+	alive, failed := p.gw.sessions.Alive(ctx, refs)
+	for i, m := range members {
+		if alive[i] {
+			continue
 		}
-		alive, err := p.gw.sessions.Alive(ctx, refs)
-		if err != nil {
+		gone := session.Gone{ID: m.Session, User: m.User}
+		if err := p.tell(ctx, presenceLeave, channel, gone, m.Generation); err != nil {
 			return err
 		}
-		for i, m := range batch {
-			if alive[i] {
-				continue
-			}
-			gone := session.Gone{ID: m.Session, User: m.User}
-			if err := p.tell(ctx, presenceLeave, channel, gone, m.Generation); err != nil {
-				return err
-			}
-		}
 	}
-	return nil
+	return failed
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -79,10 +80,8 @@ type Ref struct {
 // asks Redis, and waits a second for a server that does not answer: with an error
 // those of which it is not known are said to live, and the others are not held up.
 func (r *Registry) Alive(ctx context.Context, refs []Ref) (alive []bool, failed error) {
-	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
-	defer cancel()
 	alive = make([]bool, len(refs))
-	for i, end := range r.ends(ctx, refs) {
+	for i, end := range r.ends(ctx, refs, verifyTimeout) {
 		if end.err != nil {
 			failed = fmt.Errorf("session: read sessions: %w", end.err)
 		}
@@ -97,27 +96,53 @@ type end struct {
 	err error // why that is not known
 }
 
-// ends asks Redis when sessions are over, each server by itself.
-func (r *Registry) ends(ctx context.Context, refs []Ref) []end {
-	calls := make([]*call, len(refs))
-	servers := make(map[string][]*call)
+// ends asks Redis when sessions are over, each server by itself, some at a time; that
+// may take so long.
+func (r *Registry) ends(ctx context.Context, refs []Ref, timeout time.Duration) []end {
+	servers := make(map[string][]int) // indices of refs
 	for i, ref := range refs {
-		channel := ""
-		if ref.Channel != "" {
-			channel = field(ref.Channel)
-		}
-		calls[i] = newCall(aliveScript, r.keys.user(ref.User), ref.ID, channel, ref.Generation)
-		server := r.serverOf(ctx, calls[i].keys[0])
-		servers[server] = append(servers[server], calls[i])
+		server := r.serverOf(ctx, r.keys.user(ref.User)[0])
+		servers[server] = append(servers[server], i)
 	}
+	ends := make([]end, len(refs))
 	var all sync.WaitGroup
-	for _, calls := range servers {
-		all.Go(func() { _ = r.run(ctx, calls...) }) // each call has its own error
+	for _, which := range servers {
+		all.Go(func() { r.endsOn(ctx, refs, which, ends, timeout) })
 	}
 	all.Wait()
-	ends := make([]end, len(refs))
-	for i, c := range calls {
-		ends[i].at, ends[i].err = c.answer.Int64()
-	}
 	return ends
+}
+
+// endsOn asks one server about some of the sessions. Once it does not answer it is not
+// asked any more.
+func (r *Registry) endsOn(ctx context.Context, refs []Ref, which []int, ends []end, timeout time.Duration) {
+	var away error
+	for batch := range slices.Chunk(which, batchSize) {
+		if away != nil {
+			for _, i := range batch {
+				ends[i].err = away
+			}
+			continue
+		}
+		calls := make([]*call, len(batch))
+		for n, i := range batch {
+			calls[n] = r.aliveCall(refs[i])
+		}
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		if err := r.run(ctx, calls...); err != nil && !answered(err) {
+			away = err
+		}
+		cancel()
+		for n, i := range batch {
+			ends[i].at, ends[i].err = calls[n].answer.Int64()
+		}
+	}
+}
+
+func (r *Registry) aliveCall(ref Ref) *call {
+	channel := ""
+	if ref.Channel != "" {
+		channel = field(ref.Channel)
+	}
+	return newCall(aliveScript, r.keys.user(ref.User), ref.ID, channel, ref.Generation)
 }

@@ -189,7 +189,7 @@ func (r *Registry) sort(ctx context.Context, taken []Gone) (over []Gone, settled
 	for i, g := range taken {
 		refs[i] = Ref{User: g.User, ID: g.ID}
 	}
-	for i, e := range r.ends(ctx, refs) {
+	for i, e := range r.ends(ctx, refs, goneTimeout) {
 		g := taken[i]
 		switch {
 		case e.err != nil:
