@@ -101,7 +101,7 @@ type end struct {
 func (r *Registry) ends(ctx context.Context, refs []Ref, timeout time.Duration) []end {
 	servers := make(map[string][]int) // indices of refs
 	for i, ref := range refs {
-		server := r.serverOf(ctx, r.keys.user(ref.User)[0])
+		server := r.serverOfUser(ctx, ref.User)
 		servers[server] = append(servers[server], i)
 	}
 	ends := make([]end, len(refs))

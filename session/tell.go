@@ -132,7 +132,7 @@ func (r *Registry) tellBatch(ctx context.Context, batch taken) (failed error) {
 	defer cancel()
 	servers := make(map[string][]Gone)
 	for _, g := range batch.sessions {
-		server := r.serverOf(ctx, r.keys.user(g.User)[0])
+		server := r.serverOfUser(ctx, g.User)
 		servers[server] = append(servers[server], g)
 	}
 	errs := make(chan error, len(servers))
