@@ -196,8 +196,8 @@ func TestTheProcessEndsInTimeWithoutRedis(t *testing.T) {
 			test.away(t, server, proxy)
 			go func() { _, _ = post(t, p.admin) }() // waits for Redis
 			took, code := p.stop(t)
-			// A loaded machine may be late to notice the end.
-			if took > timeout+timeout/10 || code != exitOK {
+			// A loaded machine may be late to notice the end; what is waited for takes longer.
+			if took > timeout+2500*time.Millisecond || code != exitOK {
 				t.Errorf("ended after %s with %d:\n%s", took, code, strings.Join(p.said, "\n"))
 			}
 		})
