@@ -10,6 +10,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/golang-jwt/jwt/v5"
 
+	"wssgateway/broker/redistest"
 	"wssgateway/gateway"
 )
 
@@ -155,7 +156,7 @@ func TestTwoTokensMustBeOfOneUser(t *testing.T) {
 
 func TestConnectionWithoutConnectEnds(t *testing.T) {
 	t.Parallel()
-	stolen := timeStolen(t)
+	stolen := redistest.TimeStolen(t)
 	n := startOne(t, func(cfg *gateway.Config) { cfg.AuthTimeout = 3 * time.Second })
 	clients := make([]*client, 10)
 	start := time.Now()

@@ -19,7 +19,7 @@ import (
 func TestDrainHandsClientsOver(t *testing.T) {
 	t.Parallel()
 	const delay, timeout = 4 * time.Second, 14 * time.Second
-	stolen := timeStolen(t)
+	stolen := redistest.TimeStolen(t)
 	a, b := startTwo(t, func(cfg *gateway.Config) { cfg.DrainDelay, cfg.DrainTimeout = delay, timeout })
 	const clients = 40
 	var connected []*client
@@ -90,7 +90,7 @@ func TestDrainHandsClientsOver(t *testing.T) {
 func TestDrainClosesWhoDoesNotMove(t *testing.T) {
 	t.Parallel()
 	const timeout = 6 * time.Second
-	stolen := timeStolen(t)
+	stolen := redistest.TimeStolen(t)
 	a, b := startTwo(t, func(cfg *gateway.Config) {
 		cfg.DrainDelay, cfg.DrainTimeout = 0, timeout
 		cfg.AuthTimeout = time.Minute // who never connects is the drain's to close
@@ -173,7 +173,7 @@ func (n *node) expectRefused(t *testing.T) {
 func TestOldConnectionsAreAskedToMove(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "a", embedded(t), func(cfg *gateway.Config) { cfg.MaxAge = 10 * time.Second })
-	start, stolen := time.Now(), timeStolen(t)
+	start, stolen := time.Now(), redistest.TimeStolen(t)
 	c, hello := n.connect(t, "alice", "")
 	f := c.expect("goaway")
 	if age := time.Since(start); f.str("reason") != "rebalance" || age < 10*time.Second || age > 11500*time.Millisecond+stolen() {

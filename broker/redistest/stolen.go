@@ -1,4 +1,4 @@
-package gateway_test
+package redistest
 
 import (
 	"sync"
@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// timeStolen watches the clock while a test runs. The function it returns says how long
+// TimeStolen watches the clock while a test runs. The function it returns says how long
 // the process has been kept from running until now: a bound that is a promise holds on a
 // machine that does run, and a test adds to it what it was not given.
-func timeStolen(t testing.TB) func() time.Duration {
+func TimeStolen(t testing.TB) func() time.Duration {
 	const tick = 5 * time.Millisecond
 	var mu sync.Mutex // guards what follows
 	seen, lost := time.Now(), time.Duration(0)
