@@ -24,7 +24,7 @@ import (
 
 const (
 	secret   = "the secret of the client tests, long enough"
-	patience = 15 * time.Second
+	patience = 30 * time.Second
 )
 
 // node is a gateway node in this process.

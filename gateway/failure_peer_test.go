@@ -258,7 +258,7 @@ func TestPeersThatPingWithoutEnd(t *testing.T) {
 			c.expect("pong")
 		}
 	}
-	if took := time.Since(begin); took > patience { // a second, or most of a minute
+	if took := time.Since(begin); took > 20*time.Second { // a second, or most of a minute
 		t.Errorf("the others waited for %v", took)
 	}
 }

@@ -27,8 +27,9 @@ import (
 const (
 	testSecret = "a secret for tests, long enough for HS256"
 	testAPIKey = "a key for tests, long enough"
-	// patience is how long a test waits for what must come.
-	patience = 15 * time.Second
+	// patience is how long a test waits for what must come: far longer than that takes,
+	// as only a test that fails waits so long.
+	patience = 30 * time.Second
 )
 
 // backends runs a test on each kind of Redis.
