@@ -30,11 +30,11 @@ run: ## start a gateway in development mode (ARGS="--listen 127.0.0.1:8081")
 	go run ./cmd/gateway serve --dev $(ARGS)
 
 test: deps ## run all tests
-	go test -timeout 5m ./...
+	go test -timeout 15m ./...
 
 race: deps ## run all tests in random order under the race detector
 	@.ci/deps compiler
-	CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m ./...
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout 30m ./...
 
 story: deps ## two gateways and a Redis, one gateway killed: what becomes of the messages
 	go run ./examples/story

@@ -15,6 +15,7 @@ import (
 // a server is dead (finding N3).
 func TestPromotedReplicaIsFound(t *testing.T) {
 	t.Parallel()
+	stolen := redistest.TimeStolen(t)
 	c := redistest.StartCluster(t, 3)
 	n := startNode(t, c.Client(t), "", "a")
 	var recorders [clusterLanes]*recorder
@@ -34,7 +35,7 @@ func TestPromotedReplicaIsFound(t *testing.T) {
 	eventually(t, "the node is ready", func() bool { return n.Ready(2*time.Second) == nil })
 	took := time.Since(promoted)
 	t.Logf("recovered in %v: a promoted replica", took)
-	if took > 5*time.Second {
+	if took > 5*time.Second+stolen() {
 		t.Errorf("all lanes are live %v after the promotion", took)
 	}
 	for i, r := range recorders {
@@ -73,6 +74,7 @@ func (n *node) publishAtLast(t testing.TB, channel string) (id ID) {
 // and links (finding A8).
 func TestServerThatHangsHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
+	stolen := redistest.TimeStolen(t)
 	c := redistest.StartCluster(t, 3)
 	for _, s := range c.Nodes { // what is left serves its slots
 		s.CLI("CONFIG", "SET", "cluster-require-full-coverage", "no")
@@ -100,23 +102,23 @@ func TestServerThatHangsHoldsUpNobodyElse(t *testing.T) {
 	for i, channel := range healthy {
 		publishing.Go(func() {
 			var err error
-			if slowest[i], err = n.publishUntil(ctx, channel); err != nil {
+			if slowest[i], err = n.publishUntil(ctx, channel); err != nil && stolen() < probeEvery {
 				t.Errorf("%s: %v", channel, err)
 			}
 		})
 	}
 	publishing.Wait()
 	t.Logf("slowest publish to a server that answers: %v", slices.Max(slowest))
-	if took := slices.Max(slowest); took > 2*time.Second {
+	if took := slices.Max(slowest); took > 2*time.Second+stolen() {
 		t.Errorf("a publish to a server that answers took %v", took)
 	}
 	for _, channel := range healthy {
-		if s := n.lane(channel).hearing.silence(); s > silence {
+		if s := n.lane(channel).hearing.silence(); s > silence+stolen() {
 			t.Errorf("the link for %s has heard nothing for %v", channel, s)
 		}
 	}
 	silent := n.metric(t, "gateway_link_reopenings_total", "reason", string(reopenSilent))
-	if attempts := float64(len(hung)) * 3; silent > attempts { // 7 s, 3 s each
+	if attempts := float64(len(hung)) * 3; silent > attempts && stolen() < probeEvery { // 7 s, 3 s each
 		t.Errorf("%v links opened again, want %v at most", silent, attempts)
 	}
 }

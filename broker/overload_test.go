@@ -16,6 +16,7 @@ import (
 // A link is deaf only if its reader was free to hear (finding B1).
 func TestBusyReaderIsNotDeaf(t *testing.T) {
 	t.Parallel()
+	stolen := redistest.TimeStolen(t)
 	n := startNode(t, redistest.Start(t).Client(t), "", "a")
 	sink := &slowSink{recorder: newRecorder(), takes: 2 * silence}
 	s, err := n.Subscribe(t.Context(), "room", true, sink)
@@ -25,13 +26,13 @@ func TestBusyReaderIsNotDeaf(t *testing.T) {
 	defer s.Close()
 	n.publish(t, "room", "x", keep)
 	eventually(t, "the message is delivered", func() bool {
-		if err := n.Ready(silence); err != nil {
+		if err := n.Ready(silence + stolen()); err != nil {
 			t.Fatalf("with a reader that is held up: %v", err)
 		}
 		return len(sink.all()) == 1
 	})
 	for _, reason := range []reopenReason{reopenSilent, reopenLost} {
-		if got := n.metric(t, "gateway_link_reopenings_total", "reason", string(reason)); got > 0 {
+		if got := n.metric(t, "gateway_link_reopenings_total", "reason", string(reason)); got > 0 && stolen() < probeEvery {
 			t.Errorf("opened again %v times, %s", got, reason)
 		}
 	}
@@ -52,6 +53,7 @@ func (s *slowSink) Deliver(m Message) {
 // (findings B1, N2).
 func TestProbesPassTheQueue(t *testing.T) {
 	t.Parallel()
+	stolen := redistest.TimeStolen(t)
 	s := redistest.Start(t)
 	n := startNode(t, s.Client(t), "", "a")
 	ctx, stop := context.WithTimeout(t.Context(), 3*silence)
@@ -75,14 +77,14 @@ func TestProbesPassTheQueue(t *testing.T) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		<-tick.C
-		if err := n.Ready(silence); err != nil {
+		if err := n.Ready(silence + stolen()); err != nil {
 			t.Errorf("not ready: %v", err)
 			break
 		}
 	}
 	stop()
 	queued.Wait()
-	if got := n.metric(t, "gateway_link_reopenings_total", "reason", string(reopenSilent)); got > 0 {
+	if got := n.metric(t, "gateway_link_reopenings_total", "reason", string(reopenSilent)); got > 0 && stolen() < probeEvery {
 		t.Errorf("the link was opened again %v times", got)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"wssgateway/broker/redistest"
 )
 
 func testSubscribeThenPublish(t *testing.T, p pair) {
@@ -18,12 +20,16 @@ func testSubscribeThenPublish(t *testing.T, p pair) {
 	if p.slow {
 		rounds = 200
 	}
+	stolen := redistest.TimeStolen(t)
 	work := make(chan int)
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			for i := range work {
-				p.subscribeThenPublish(t, room(i))
+				err := p.subscribeThenPublish(t, room(i))
+				if err != nil && stolen() < time.Second { // else Redis had no time to answer
+					t.Error(err)
+				}
 			}
 		})
 	}
@@ -41,19 +47,17 @@ func testSubscribeThenPublish(t *testing.T, p pair) {
 	}
 }
 
-// subscribeThenPublish runs on a goroutine of its own.
-func (p pair) subscribeThenPublish(t *testing.T, channel string) {
+// subscribeThenPublish runs on a goroutine of its own. An error is one of Redis's.
+func (p pair) subscribeThenPublish(t *testing.T, channel string) error {
 	r := newRecorder()
 	s, err := p.a.Subscribe(t.Context(), channel, true, r)
 	if err != nil {
-		t.Errorf("subscribe: %v", err)
-		return
+		return fmt.Errorf("subscribe: %w", err)
 	}
 	defer s.Close()
 	id, err := p.b.Publish(t.Context(), Publication{Channel: channel, Payload: []byte("x"), Retention: keep})
 	if err != nil {
-		t.Errorf("publish: %v", err)
-		return
+		return fmt.Errorf("publish: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -68,12 +72,13 @@ func (p pair) subscribeThenPublish(t *testing.T, channel string) {
 		case <-changed:
 		case <-ctx.Done():
 			t.Errorf("%s on %s was lost", id, channel)
-			return
+			return nil
 		}
 	}
 	if events := r.all(); len(events) != 1 || events[0].reset || events[0].ID != id {
 		t.Errorf("%s: got %+v, want message %s", channel, events, id)
 	}
+	return nil
 }
 
 func testSubscribedTwice(t *testing.T, p pair) {

@@ -24,7 +24,7 @@ import (
 
 const (
 	secret   = "the secret of the client tests, long enough"
-	patience = 15 * time.Second
+	patience = 30 * time.Second
 )
 
 // node is a gateway node in this process.
@@ -52,9 +52,12 @@ func startNode(t testing.TB, name string, rdb redis.UniversalClient) *node {
 	t.Helper()
 	cfg := gateway.DefaultConfig()
 	cfg.NodeName, cfg.JWTSecret = name, secret
-	cfg.DrainDelay, cfg.DrainTimeout = 0, 4*time.Second
+	cfg.DrainDelay, cfg.DrainTimeout = 0, 20*time.Second // the last to move has 2.7 s
 	cfg.Classes["small"] = gateway.Class{
 		History: gateway.History{Size: 5, TTL: time.Minute}, Subscribe: gateway.AccessAny, Publish: gateway.AccessAny,
+	}
+	cfg.Classes["deep"] = gateway.Class{ // it outlives any test
+		History: gateway.History{Size: 100_000, TTL: time.Hour}, Subscribe: gateway.AccessAny, Publish: gateway.AccessAny,
 	}
 	cfg.Classes["live"] = gateway.Class{Subscribe: gateway.AccessAny, Publish: gateway.AccessAny}
 	cfg.Classes["who"] = gateway.Class{

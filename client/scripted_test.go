@@ -119,7 +119,7 @@ func TestRefusedHandshakes(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
 		t.Errorf("ended with %v", err)
 	}
-	if waited := second.Sub(first); waited < time.Second || waited > 3*time.Second {
+	if waited := second.Sub(first); waited < time.Second || waited > 15*time.Second {
 		t.Errorf("came back after %v", waited)
 	}
 }
@@ -215,7 +215,7 @@ func TestEndDoesNotWaitForAFrozenServer(t *testing.T) {
 	p := run(t, "alice", addr, nil).connected(t)
 	start := time.Now()
 	p.stop()
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > 4500*time.Millisecond { // a second, or the five that the library waits
 		t.Errorf("took %v", took)
 	}
 }

@@ -41,7 +41,7 @@ func TestOrdersFromBeforeTheChannelStands(t *testing.T) {
 		give(float64(before + i)) // some of them while it subscribes
 	}
 	seen := make(map[float64]int)
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for len(seen) < all {
 		select {
 		case share := <-shares:

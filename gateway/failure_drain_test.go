@@ -18,7 +18,8 @@ import (
 // node that goes, when all follow the protocol.
 func TestDrainHandsClientsOver(t *testing.T) {
 	t.Parallel()
-	const delay, timeout = 2 * time.Second, 12 * time.Second
+	const delay, timeout = 4 * time.Second, 14 * time.Second
+	stolen := redistest.TimeStolen(t)
 	a, b := startTwo(t, func(cfg *gateway.Config) { cfg.DrainDelay, cfg.DrainTimeout = delay, timeout })
 	const clients = 40
 	var connected []*client
@@ -32,7 +33,7 @@ func TestDrainHandsClientsOver(t *testing.T) {
 	stopped := make(chan time.Time, 1)
 	go func() { a.stop(); stopped <- time.Now() }()
 	a.awaitReadyz(t, http.StatusServiceUnavailable)
-	if took := time.Since(start); took > delay/2 {
+	if took := time.Since(start); took > delay/4+stolen() {
 		t.Errorf("/readyz failed only after %v", took)
 	}
 	late, hello := a.connect(t, fmt.Sprintf("user%d", clients), "") // balancers have not noticed yet
@@ -45,7 +46,7 @@ func TestDrainHandsClientsOver(t *testing.T) {
 		wg.Go(func() {
 			f := c.expect("goaway")
 			after, deadline := f.milliseconds("after_ms"), f.milliseconds("deadline_ms")
-			if f.str("reason") != "drain" || deadline < after+500*time.Millisecond || deadline > timeout {
+			if f.str("reason") != "drain" || deadline < after+500*time.Millisecond-stolen() || deadline > timeout {
 				t.Errorf("goaway %v", f)
 			}
 			mu.Lock()
@@ -56,7 +57,9 @@ func TestDrainHandsClientsOver(t *testing.T) {
 			if hello["resumed"] != true {
 				t.Errorf("user%d: %v", i, hello)
 			}
-			c.expectClose(4002)
+			if code, _ := c.closeCode(); code != 4002 && (code != 1012 || stolen() < time.Second) {
+				t.Errorf("user%d: closed with %d", i, code)
+			}
 			moved.send(`{"type":"ping","ref":1}`)
 			moved.expect("pong")
 		})
@@ -71,14 +74,14 @@ func TestDrainHandsClientsOver(t *testing.T) {
 	// The window is what is left of the timeout, less a tenth for the exit.
 	step := (timeout - delay) * 9 / 10 * 85 / 100 / (clients + 1)
 	for i, move := range moves {
-		if want := delay + time.Duration(i)*step; move < want-50*time.Millisecond || move > want+time.Second {
+		if want := delay + time.Duration(i)*step; move < want-50*time.Millisecond || move > want+time.Second+stolen() {
 			t.Errorf("the move number %d is at %v, want %v", i, move, want)
 		}
 	}
-	if late := (<-stopped).Sub(last); late > time.Second {
+	if late := (<-stopped).Sub(last); late > time.Second+stolen() {
 		t.Errorf("stopped %v after the last client had moved", late)
 	}
-	if n := a.ended("moved"); n != clients+1 {
+	if n := a.ended("moved"); n != clients+1 && stolen() < time.Second {
 		t.Errorf("%v connections moved", n)
 	}
 }
@@ -87,6 +90,7 @@ func TestDrainHandsClientsOver(t *testing.T) {
 func TestDrainClosesWhoDoesNotMove(t *testing.T) {
 	t.Parallel()
 	const timeout = 6 * time.Second
+	stolen := redistest.TimeStolen(t)
 	a, b := startTwo(t, func(cfg *gateway.Config) {
 		cfg.DrainDelay, cfg.DrainTimeout = 0, timeout
 		cfg.AuthTimeout = time.Minute // who never connects is the drain's to close
@@ -114,7 +118,7 @@ func TestDrainClosesWhoDoesNotMove(t *testing.T) {
 			deadline := time.Since(start) + f.milliseconds("deadline_ms")
 			c.expectClose(1012)
 			end := time.Since(start)
-			if end < deadline-20*time.Millisecond || end > deadline+time.Second {
+			if end < deadline-20*time.Millisecond-stolen() || end > deadline+time.Second+stolen() {
 				t.Errorf("closed at %v, was told %v", end, deadline)
 			}
 			mu.Lock()
@@ -126,13 +130,13 @@ func TestDrainClosesWhoDoesNotMove(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if spread := slices.Max(ends) - slices.Min(ends); spread < timeout/2 {
+	if spread := slices.Max(ends) - slices.Min(ends); spread < timeout/2-stolen() {
 		t.Errorf("all closed within %v", spread)
 	}
-	if took := (<-stopped).Sub(start); took > timeout+200*time.Millisecond {
+	if took := (<-stopped).Sub(start); took > timeout+200*time.Millisecond+stolen() {
 		t.Errorf("took %v", took)
 	}
-	if n := a.ended("drain"); n != clients+5+1 {
+	if n := a.ended("drain"); n != clients+5+1 && stolen() < time.Second {
 		t.Errorf("%v connections ended by the drain", n)
 	}
 	if live := b.user(t, "frozen1"); live["online"] != false {
@@ -169,10 +173,10 @@ func (n *node) expectRefused(t *testing.T) {
 func TestOldConnectionsAreAskedToMove(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "a", embedded(t), func(cfg *gateway.Config) { cfg.MaxAge = 10 * time.Second })
-	start := time.Now()
+	start, stolen := time.Now(), redistest.TimeStolen(t)
 	c, hello := n.connect(t, "alice", "")
 	f := c.expect("goaway")
-	if age := time.Since(start); f.str("reason") != "rebalance" || age < 10*time.Second || age > 11500*time.Millisecond {
+	if age := time.Since(start); f.str("reason") != "rebalance" || age < 10*time.Second || age > 11500*time.Millisecond+stolen() {
 		t.Errorf("%v after %v", f, age)
 	}
 	if f.milliseconds("after_ms") > time.Second || f.milliseconds("deadline_ms") < 10*time.Second {
@@ -224,9 +228,15 @@ func TestRebalanceAsksAShareToMove(t *testing.T) {
 		c.conn.CloseNow()
 	}
 	wg.Wait()
-	if asked.Load() != 6 || left.Load() != 14 || a.ended("rebalance") != 6 {
+	if asked.Load() != 6 || left.Load() != 14 {
 		t.Errorf("%d were asked, %d were not", asked.Load(), left.Load())
 	}
+	await(t, func() error { // it is counted behind the close frame
+		if n := a.ended("rebalance"); n != 6 {
+			return fmt.Errorf("%v connections ended by the rebalance", n)
+		}
+		return nil
+	})
 	for path, want := range map[string]int{
 		"/v1/nodes/nobody/rebalance?share=0.3": 404, "/v1/nodes/a/rebalance": 400, "/v1/nodes/a/rebalance?share=0": 400,
 		"/v1/nodes/a/rebalance?share=1.1": 400, "/v1/nodes/a/rebalance?share=NaN": 400,

@@ -73,9 +73,6 @@ func TestFrozenReader(t *testing.T) {
 	f := frozen.frame()
 	for ; opcode(f) != wire.OpClose; f = frozen.frame() {
 		var message frame
-		if opcode(f) == wire.OpPing {
-			continue
-		}
 		if err := json.Unmarshal(f[bytes.IndexByte(f, '{'):], &message); err != nil {
 			t.Fatal(err)
 		}
@@ -158,8 +155,8 @@ func TestSilentPeers(t *testing.T) {
 	gone := make(chan struct{})
 	go func() { wg.Wait(); close(gone) }()
 	for pings := 0; ; {
-		if f := alive.frame(); opcode(f) != wire.OpPing {
-			t.Fatalf("got %q", f)
+		if f, err := alive.tryFrame(); err != nil || opcode(f) != wire.OpPing {
+			t.Fatalf("got %q, %v", f, err)
 		}
 		pings++
 		alive.write("%s", wiretest.ClientFrame(wire.OpPong, ""))
@@ -261,7 +258,7 @@ func TestPeersThatPingWithoutEnd(t *testing.T) {
 			c.expect("pong")
 		}
 	}
-	if took := time.Since(begin); took > patience { // a second, or most of a minute
+	if took := time.Since(begin); took > 20*time.Second { // a second, or most of a minute
 		t.Errorf("the others waited for %v", took)
 	}
 }

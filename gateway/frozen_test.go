@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"wssgateway/broker/redistest"
 	"wssgateway/gateway"
@@ -29,9 +30,13 @@ func TestFrozenReadersOfAReplay(t *testing.T) {
 		return nil
 	})
 	const most = 2*(128<<10+60_000) + 100_000 // a page as it was read and as it waits, and a connection
-	if got := (memory(t).heap - before.heap) / readers; got > most {
-		t.Errorf("each holds %d bytes, want %d at most", got, most)
-	}
+	// Also what is being read at the moment comes to rest.
+	await(t, func() error {
+		if got := (memory(t).heap - before.heap) / readers; got > most {
+			return fmt.Errorf("each holds %d bytes, want %d at most", got, most)
+		}
+		return nil
+	})
 }
 
 // TestFrozenReplaysCostNobodyElse: readers of a replay that do not read fill the memory
@@ -39,12 +44,13 @@ func TestFrozenReadersOfAReplay(t *testing.T) {
 func TestFrozenReplaysCostNobodyElse(t *testing.T) {
 	t.Parallel()
 	const slowOnes, hostile, memory, small = 10, 140, 16 << 20, 800
-	n := startNode(t, "a", redistest.Start(t).Client(t), deep, func(cfg *gateway.Config) {
+	rdb := redistest.Start(t).Client(t)
+	n := startNode(t, "a", rdb, deep, func(cfg *gateway.Config) {
 		cfg.Limits.Memory = memory
 	})
 	fill := func(channel string, size, count int) {
 		body := strings.Repeat(fmt.Sprintf(`,{"channel":%q,"data":%q}`, channel, strings.Repeat("x", size)), 20)[1:]
-		for range count / 20 {
+		for len(stored(t, rdb, channel)) < count {
 			if status, answer := n.call(t, "POST", "/v1/publish", "["+body+"]"); status != http.StatusOK {
 				t.Fatalf("%d %v", status, answer)
 			}
@@ -65,8 +71,34 @@ func TestFrozenReplaysCostNobodyElse(t *testing.T) {
 		}
 		return nil
 	})
+	taken := make(map[*client]int)
+	take := func(c *client, n int) error {
+		for taken[c] < n {
+			f, err := c.read()
+			if err != nil {
+				return err
+			}
+			if f["type"] == "message" {
+				taken[c]++
+			}
+		}
+		return nil
+	}
+	pace := time.NewTicker(time.Second)
+	defer pace.Stop()
+	crawl := func() { // a socket that does not move is given up, and on a slow machine all takes long
+		select {
+		case <-pace.C:
+		default:
+			return
+		}
+		for _, c := range slow {
+			_ = take(c, min(taken[c]+10, small/2)) // who was closed is counted below
+		}
+	}
 	var frozen []*client
 	for i := range hostile {
+		crawl()
 		c := n.narrow(t, fmt.Sprintf("access_token=%s&connect=1", token(fmt.Sprint("hostile", i/10))))
 		c.expect("connected")
 		frozen = append(frozen, c)
@@ -75,12 +107,14 @@ func TestFrozenReplaysCostNobodyElse(t *testing.T) {
 		c.send(`{"type":"subscribe","channel":"deep:big","since":"0"}`)
 	}
 	await(t, func() error {
+		crawl()
 		if n.ended("overloaded") == 0 {
 			return fmt.Errorf("memory %v", n.metric("gateway_client_memory_bytes"))
 		}
 		return nil
 	})
 	await(t, func() error { // also what was given up has come back
+		crawl()
 		if held := n.metric("gateway_client_memory_bytes"); held > memory {
 			return fmt.Errorf("%v bytes are held", held)
 		}
@@ -88,16 +122,8 @@ func TestFrozenReplaysCostNobodyElse(t *testing.T) {
 	})
 	lost := 0
 	for _, c := range slow {
-		got := 0
-		for got < small {
-			f, err := c.read()
-			if err != nil {
-				lost++
-				break
-			}
-			if f["type"] == "message" {
-				got++
-			}
+		if take(c, small) != nil {
+			lost++
 		}
 	}
 	if lost > 0 {

@@ -27,8 +27,9 @@ import (
 const (
 	testSecret = "a secret for tests, long enough for HS256"
 	testAPIKey = "a key for tests, long enough"
-	// patience is how long a test waits for what must come.
-	patience = 15 * time.Second
+	// patience is how long a test waits for what must come: far longer than that takes,
+	// as only a test that fails waits so long.
+	patience = 30 * time.Second
 )
 
 // backends runs a test on each kind of Redis.
@@ -322,15 +323,17 @@ func (c *client) expectError(code string) frame {
 // expectClose reads until the server closes, and fails if not with code.
 func (c *client) expectClose(code websocket.StatusCode) {
 	c.t.Helper()
+	if got, err := c.closeCode(); got != code {
+		c.t.Fatalf("closed with %d (%v), want %d", got, err, code)
+	}
+}
+
+// closeCode reads until the server closes, and returns with what code.
+func (c *client) closeCode() (websocket.StatusCode, error) {
 	for {
-		_, err := c.read()
-		if err == nil {
-			continue
+		if _, err := c.read(); err != nil {
+			return websocket.CloseStatus(err), err
 		}
-		if got := websocket.CloseStatus(err); got != code {
-			c.t.Fatalf("closed with %d (%v), want %d", got, err, code)
-		}
-		return
 	}
 }
 

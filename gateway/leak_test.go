@@ -106,10 +106,14 @@ func (c *bareClient) write(format string, args ...any) {
 	}
 }
 
-// frame returns the next frame, which must come, with its header.
+// frame returns the next frame, which must come, with its header. The server's pings
+// come at any time, also before its first reply.
 func (c *bareClient) frame() []byte {
 	c.t.Helper()
 	f, err := c.tryFrame()
+	for err == nil && opcode(f) == wire.OpPing {
+		f, err = c.tryFrame()
+	}
 	if err != nil {
 		c.t.Fatalf("no frame: %v", err)
 	}

@@ -223,6 +223,7 @@ func TestMessagesPerSecond(t *testing.T) {
 	for i := range sent {
 		pings = append(pings, fmt.Sprintf(`{"type":"ping","ref":%d}`, i))
 	}
+	start := time.Now()
 	c.send("[%s]", strings.Join(pings, ","))
 	granted := 0
 	for i := range sent {
@@ -237,7 +238,7 @@ func TestMessagesPerSecond(t *testing.T) {
 			t.Errorf("got %v", f)
 		}
 	}
-	if granted != 9 && granted != 10 {
+	if more := int(5 * time.Since(start).Seconds()); granted < 9 || granted > 10+more {
 		t.Errorf("%d of %d were granted", granted, sent)
 	}
 	await(t, func() error { // the rate itself is granted
@@ -262,9 +263,7 @@ func TestMessagesPerSecond(t *testing.T) {
 		if f.str("code") == "rate_limited" {
 			refused++
 		}
-		if refused < 100 {
-			c.send(`{"type":"ping","ref":"more"}`)
-		}
+		_ = c.write(websocket.MessageText, `{"type":"ping","ref":"more"}`) // also after the last one that counts
 	}
 	if refused < 100 {
 		t.Errorf("closed after %d", refused)

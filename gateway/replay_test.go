@@ -45,6 +45,14 @@ func stored(t *testing.T, rdb redis.UniversalClient, channel string) []string {
 // flood publishes to a channel through a node, as fast as it can, until stop is
 // called, which returns once all of it is answered.
 func (n *node) flood(t *testing.T, channel, data string) (stop func()) {
+	always := make(chan struct{})
+	close(always)
+	return n.publishInTurns(t, channel, data, always)
+}
+
+// publishInTurns is flood for a reader that grants each batch: however slow it is,
+// there is no more to read.
+func (n *node) publishInTurns(t *testing.T, channel, data string, turns <-chan struct{}) (stop func()) {
 	const batch = 10
 	body := "[" + strings.Repeat(fmt.Sprintf(`{"channel":%q,"data":%s},`, channel, data), batch)
 	body = strings.TrimSuffix(body, ",") + "]"
@@ -52,6 +60,11 @@ func (n *node) flood(t *testing.T, channel, data string) (stop func()) {
 	go func() {
 		defer close(done)
 		for {
+			select {
+			case <-end:
+				return
+			case <-turns:
+			}
 			select {
 			case <-end:
 				return
@@ -214,19 +227,25 @@ func TestReplayWhilePublishing(t *testing.T) {
 }
 
 // TestFirstSubscriberWhilePublishing has one client come and go alone: each time
-// the node's subscription is a new one, and messages come as it begins.
+// the node's subscription is a new one, and messages come as it begins. They come in
+// turns: the embedded Redis looks through all of a stream for a part of it.
 func TestFirstSubscriberWhilePublishing(t *testing.T) {
 	t.Parallel()
 	backends(t, func(t *testing.T, connect func() redis.UniversalClient) {
 		n := startNode(t, "a", connect(), deep, func(cfg *gateway.Config) { cfg.Limits.MessagesPerSecond = 100_000 })
 		const channel = "deep:1"
-		stops := []func(){n.flood(t, channel, `"x"`), n.flood(t, channel, `"y"`)}
+		const rounds = 300
+		turns := make(chan struct{}, 3*rounds)
+		stops := []func(){n.publishInTurns(t, channel, `"x"`, turns), n.publishInTurns(t, channel, `"y"`, turns)}
 		c, _ := n.connect(t, "alice", "")
 		j := &journal{channel: channel}
 		since := ""
-		for range 300 {
+		for range rounds {
+			turns <- struct{}{} // as it begins
+			turns <- struct{}{}
 			c.send(`{"type":"subscribe","channel":%q,"since":%q}`, channel, since)
 			j.await(c, "subscribed", since)
+			turns <- struct{}{} // for certain after that
 			j.read(c, 1)
 			since = j.steps[len(j.steps)-1].id
 			c.send(`{"type":"unsubscribe","ref":1,"channel":%q}`, channel)

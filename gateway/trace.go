@@ -102,9 +102,13 @@ func (t *tracing) delivered(r *round) {
 }
 
 func (t *tracing) deliver(it *item, r *round) {
+	begin := it.at // an estimate, as Redis has a clock of its own
+	if it.traced.received.Before(begin) {
+		begin = it.traced.received
+	}
 	ctx := traceContext.Extract(context.Background(), propagation.MapCarrier{"traceparent": it.traced.parent})
 	_, span := t.tracer.Start(ctx, "deliver", trace.WithSpanKind(trace.SpanKindConsumer),
-		trace.WithTimestamp(it.at), trace.WithAttributes(destination(it.channel.name)...))
+		trace.WithTimestamp(begin), trace.WithAttributes(destination(it.channel.name)...))
 	span.AddEvent("received from Redis", trace.WithTimestamp(it.traced.received))
 	span.SetAttributes(attribute.String("messaging.message.id", it.id.String()),
 		attribute.Int("gateway.round.messages", len(r.items)), attribute.Int("gateway.round.deliveries", r.deliveries))

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,18 +22,24 @@ func TestWhatWaitsForRedisIsBounded(t *testing.T) {
 	for i := range clients {
 		clients[i], _ = n.connect(t, fmt.Sprint("user", i/10), "")
 	}
+	publishAll := func() (codes []string, took time.Duration) {
+		start := time.Now()
+		for _, c := range clients {
+			c.send(`{"type":"publish","ref":1,"channel":"open:1","data":%q}`, strings.Repeat("x", 60_000))
+		}
+		for _, c := range clients {
+			codes = append(codes, c.next().str("code"))
+		}
+		return codes, time.Since(start)
+	}
+	_, reading := publishAll() // what the machine needs for so much, without waiting for Redis
 	p.Blackhole(true)
-	start := time.Now()
-	for _, c := range clients {
-		c.send(`{"type":"publish","ref":1,"channel":"open:1","data":%q}`, strings.Repeat("x", 60_000))
+	codes, took := publishAll()
+	if took > answersWithin+reading {
+		t.Errorf("the last was answered after %v, with Redis after %v", took, reading)
 	}
-	at := make([]time.Duration, len(clients))
-	for i, c := range clients {
-		c.expectError("unavailable")
-		at[i] = time.Since(start)
-	}
-	if last := at[len(at)-1]; last > answersWithin {
-		t.Errorf("the last was answered after %v", last)
+	if slices.ContainsFunc(codes, func(code string) bool { return code != "unavailable" }) {
+		t.Errorf("answered with %q", codes)
 	}
 	await(t, func() error {
 		if held := n.metric("gateway_client_memory_bytes"); held > 1<<20 {

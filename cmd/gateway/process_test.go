@@ -181,6 +181,7 @@ func TestTheProcessEndsInTimeWithoutRedis(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			stolen := redistest.TimeStolen(t)
 			server := redistest.Start(t)
 			proxy := redistest.NewProxy(t, server.Addr())
 			collector, asked := silentServer(t)
@@ -196,8 +197,8 @@ func TestTheProcessEndsInTimeWithoutRedis(t *testing.T) {
 			test.away(t, server, proxy)
 			go func() { _, _ = post(t, p.admin) }() // waits for Redis
 			took, code := p.stop(t)
-			// A loaded machine may be late to notice the end.
-			if took > timeout+timeout/10 || code != exitOK {
+			// A loaded machine is late to notice the end; what must not be waited for takes longer.
+			if took > timeout+2*time.Second+stolen() || code != exitOK {
 				t.Errorf("ended after %s with %d:\n%s", took, code, strings.Join(p.said, "\n"))
 			}
 		})

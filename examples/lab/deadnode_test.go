@@ -19,9 +19,12 @@ import (
 )
 
 const (
-	lease  = 3 * time.Second
+	lease  = 6 * time.Second
 	window = 4 * time.Second
 	room   = "who:1"
+	// enough is what a test may take in all. It builds the program, which may take as
+	// long as the rest of it.
+	enough = 4 * time.Minute
 )
 
 var deadNodeConfig = fmt.Sprintf(`
@@ -30,7 +33,7 @@ heartbeat: 1s
 resume_window: %s
 events: true
 drain_delay: 0s
-drain_timeout: 2s
+drain_timeout: 10s
 classes: {who: {presence: true}}
 `, lease, window)
 
@@ -40,7 +43,7 @@ classes: {who: {presence: true}}
 func TestNodeThatIsKilled(t *testing.T) {
 	t.Parallel()
 	const returning, vanishing = 20, 20
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enough)
 	defer cancel()
 	l := startLab(ctx, t, "dead", "two", "three")
 	dead := l.Nodes[0]
@@ -270,7 +273,7 @@ func await(ctx context.Context, t *testing.T, what string, ok func() bool) {
 // TestDrainedNodeLeavesNothing: its sessions have moved, and it exits with 0.
 func TestDrainedNodeLeavesNothing(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enough)
 	defer cancel()
 	l := startLab(ctx, t, "dead", "two")
 	w := watch(ctx, t, l.Nodes[1], "watcher")
@@ -281,7 +284,7 @@ func TestDrainedNodeLeavesNothing(t *testing.T) {
 	await(ctx, t, "all have come", func() bool { return w.count("+") == 20 })
 	start := time.Now()
 	code, err := l.Nodes[0].Terminate()
-	if took := time.Since(start); err != nil || code != 0 || took > 2*time.Second {
+	if took := time.Since(start); err != nil || code != 0 || took > 11*time.Second { // at the end of the drain at the latest
 		t.Errorf("ended with %d after %v: %v", code, took, err)
 	}
 	rdb := redis.NewClient(&redis.Options{Network: "unix", Addr: l.Redis.Socket()})

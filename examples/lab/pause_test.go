@@ -19,7 +19,7 @@ import (
 func TestPausedNodeClosesNobody(t *testing.T) {
 	t.Parallel()
 	const clients, timeout = 50, 3 * time.Second
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enough)
 	defer cancel()
 	l, err := lab.New(ctx, fmt.Sprintf("limits: {clients: {web: {timeout: %s}}}", timeout))
 	t.Cleanup(func() { _ = l.Close() })

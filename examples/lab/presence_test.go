@@ -28,7 +28,7 @@ const (
 // back. Whoever watches hears of each user in turn that it joined and that it
 // left, and in the end every node knows who is there.
 func TestPresenceIsTrueInTheEnd(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), chaos+enough)
 	defer cancel()
 	l := startLab(ctx, t, "one", "two", "three")
 	watchers := []*watcher{watch(ctx, t, l.Nodes[1], "watcher-2"), watch(ctx, t, l.Nodes[2], "watcher-3")}
