@@ -50,7 +50,7 @@ func publishSteadily(t *testing.T, channel string, nodes ...*node) *publisher {
 		for attempt := 0; ; attempt++ {
 			n := p.acked.Load() + 1
 			start := time.Now()
-			body := fmt.Sprintf(`{"channel":%q,"data":%d,"key":"%d"}`, channel, n, n)
+			body := fmt.Sprintf(`{"channel":%q,"data":%d,"key":"%s %d"}`, channel, n, t.Name(), n)
 			if nodes[attempt%len(nodes)].tryPublish(body) {
 				p.acked.Store(n)
 			} else {
