@@ -22,6 +22,9 @@ const (
 	goneHold = 10 * time.Second
 	// goneTimeout bounds what is done with a batch.
 	goneTimeout = goneHold / 2
+	// handlerTimeout is how much of that Config.Gone has: in the rest the sessions that
+	// it has dealt with are settled, though it has waited for others.
+	handlerTimeout = goneTimeout * 3 / 5
 	// gonePatience is how long a batch is waited for before the next one is taken. It
 	// needs milliseconds, and one that waits for a server that hangs needs seconds: of
 	// those there are goneTimeout/gonePatience, 20, at the most.
@@ -232,6 +235,8 @@ func (r *Registry) tell(ctx context.Context, over []Gone) (done []Gone, failed e
 
 // tellHandler tells Config.Gone, and returns those that it has dealt with.
 func (r *Registry) tellHandler(ctx context.Context, over []Gone) ([]Gone, error) {
+	ctx, cancel := context.WithTimeout(ctx, handlerTimeout)
+	defer cancel()
 	err := r.cfg.Gone(ctx, over)
 	if err == nil {
 		return over, nil
