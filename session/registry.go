@@ -38,10 +38,10 @@ type Config struct {
 	Heartbeat    time.Duration // between two renewals (3s)
 
 	// Gone is told of sessions that are over, those of dead nodes included, each by
-	// one node at a time; it may be called several times at once. What it could not
-	// deal with it is told again about ten seconds later, perhaps on another node:
-	// those that an error of the type Untold names, or for any other error all. It
-	// may be nil.
+	// one node at a time; it may be called several times at once, and has three
+	// seconds each time. What it could not deal with it is told again about ten
+	// seconds later, perhaps on another node: those that an error of the type Untold
+	// names, or for any other error all. It may be nil.
 	Gone func(context.Context, []Gone) error
 	// Restored is called when Redis may have lost this node's sessions, or told
 	// of them as over, and they are written again. It must not block. It may be
