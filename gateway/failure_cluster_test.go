@@ -6,11 +6,13 @@ import (
 	"hash/fnv"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/redis/go-redis/v9"
 
 	"wssgateway/broker/redistest"
 	"wssgateway/gateway"
@@ -100,13 +102,7 @@ func TestAuditWhileAServerHangs(t *testing.T) {
 		dead = "d" + strconv.Itoa(i)
 	}
 	observer, _ := n.connect(t, beside(c, hung, "o", userTag), "channel="+channel)
-	key := "gw:" + membersTag(channel) + ":%s:*presence:" + channel
-	for _, user := range []string{healthy, dead} {
-		if err := errors.Join(rdb.HSet(t.Context(), fmt.Sprintf(key, "members"), "s_"+user, "1 "+user).Err(),
-			rdb.HSet(t.Context(), fmt.Sprintf(key, "users"), user, 1).Err()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	addGhosts(t, rdb, channel, healthy, dead)
 	hung.Pause()
 	resume := sync.OnceFunc(hung.Resume)
 	defer resume()
@@ -117,5 +113,51 @@ func TestAuditWhileAServerHangs(t *testing.T) {
 	resume()
 	if f := observer.expect("leave"); f.str("user") != dead {
 		t.Errorf("got %v", f)
+	}
+}
+
+// addGhosts makes users members of a channel by sessions that there are not.
+func addGhosts(t *testing.T, rdb redis.UniversalClient, channel string, users ...string) {
+	t.Helper()
+	key := "gw:" + membersTag(channel) + ":%s:*presence:" + channel
+	for _, user := range users {
+		if err := errors.Join(rdb.HSet(t.Context(), fmt.Sprintf(key, "members"), "s_"+user, "1 "+user).Err(),
+			rdb.HSet(t.Context(), fmt.Sprintf(key, "users"), user, 1).Err()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAuditOfManyChannelsWhileAServerHangs: channels with members of whom that server
+// would have to tell do not wait for one another.
+func TestAuditOfManyChannelsWhileAServerHangs(t *testing.T) {
+	t.Parallel()
+	c, hung := startCluster(t)
+	rdb := c.Client(t)
+	n := startNode(t, "a", rdb, func(cfg *gateway.Config) { cfg.Lease, cfg.Heartbeat = time.Second, 300*time.Millisecond })
+	healthy := beside(c, hung, "h", userTag)
+	dead := "d"
+	for i := 0; serverOf(c, "gw:"+userTag(dead)) != hung; i++ {
+		dead = "d" + strconv.Itoa(i)
+	}
+	var channels []string
+	for i := range 10 {
+		channel := beside(c, hung, "who:"+strconv.Itoa(i)+"-", laneTag, membersTag)
+		channels = append(channels, channel)
+		addGhosts(t, rdb, channel, healthy, dead)
+	}
+	observer, _ := n.connect(t, beside(c, hung, "o", userTag), "channel="+strings.Join(channels, "&channel="))
+	hung.Pause()
+	defer hung.Resume()
+	start, stolen := time.Now(), redistest.TimeStolen(t)
+	n.Restored()
+	for range channels {
+		if f := observer.expect("leave"); f.str("user") != healthy {
+			t.Errorf("got %v", f)
+		}
+	}
+	// An audit begins within six seconds, and a leave is told within two.
+	if took := time.Since(start) - stolen(); took > 15*time.Second {
+		t.Errorf("all were told after %v", took)
 	}
 }

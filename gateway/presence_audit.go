@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"time"
 
 	"wssgateway/session"
@@ -46,7 +49,7 @@ func (p *presence) enterAgain(ctx context.Context) error {
 	// takes it for over.
 	p.gw.sessions.Verify()
 	// A node that has not done so by the end of its lease is dead.
-	p.auditAfter(p.gw.cfg.Lease+rand.N(auditSpread), channels)
+	p.auditAfter(p.gw.cfg.Lease+rand.N(auditSpread), slices.Collect(maps.Keys(channels))...)
 	for _, c := range p.gw.conns.snapshot() {
 		if c.grant.Load() == nil {
 			continue
@@ -61,11 +64,13 @@ func (p *presence) enterAgain(ctx context.Context) error {
 }
 
 // auditAfter has channels looked through after a while.
-func (p *presence) auditAfter(d time.Duration, channels map[string]struct{}) {
+func (p *presence) auditAfter(d time.Duration, channels ...string) {
 	time.AfterFunc(d, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		maps.Copy(p.stale, channels)
+		for _, channel := range channels {
+			p.stale[channel] = struct{}{}
+		}
 		p.wakeUp()
 	})
 }
@@ -158,22 +163,39 @@ const (
 	auditSpread = auditEvery / 2
 )
 
-// sendAwayAll looks through the channels that may have members which are over.
-// What it does not get done remains: a channel that it has begun until it may be looked
-// through again, by this node or another.
+// audits is how many channels are looked through at a time: for one with sessions on a
+// server that hangs that takes a second.
+const audits = 16
+
+// sendAwayAll looks through the channels that may have members which are over, until
+// some of them fail. What it does not get done remains.
 func (p *presence) sendAwayAll(ctx context.Context) (failed error) {
-	left := make(map[string]struct{})
-	for channel := range p.take(&p.stale) {
-		if failed != nil {
-			left[channel] = struct{}{}
-		} else if failed = p.sendAway(ctx, channel); failed != nil {
-			p.auditAfter(auditEvery, map[string]struct{}{channel: {}})
-		}
+	left := slices.Collect(maps.Keys(p.take(&p.stale)))
+	for len(left) > 0 && failed == nil {
+		some := left[:min(audits, len(left))]
+		left = left[len(some):]
+		failed = p.sendAwaySome(ctx, some)
 	}
 	if len(left) > 0 {
-		p.auditAfter(0, left)
+		p.auditAfter(0, left...)
 	}
 	return failed
+}
+
+// sendAwaySome looks through channels side by side. One that fails comes up again when
+// it may be looked through again, by this node or another.
+func (p *presence) sendAwaySome(ctx context.Context, channels []string) error {
+	errs := make([]error, len(channels))
+	var wg sync.WaitGroup
+	for i, channel := range channels {
+		wg.Go(func() {
+			if errs[i] = p.sendAway(ctx, channel); errs[i] != nil {
+				p.auditAfter(auditEvery, channel)
+			}
+		})
+	}
+	wg.Wait()
+	return cmp.Or(errs...)
 }
 
 // sendAway ends the memberships of sessions that are over, and of those that have
