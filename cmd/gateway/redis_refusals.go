@@ -101,8 +101,25 @@ func (r *refusals) look(ctx context.Context, cmd redis.Cmder, err error) {
 	code := refusalOf(text)
 	r.counts[code].Inc()
 	if r.due(code) {
-		r.log.WarnContext(ctx, "redis refuses commands", "code", string(code), "command", cmd.Name(), "error", text)
+		attrs := []any{"code", string(code), "command", cmd.Name(), "error", text}
+		if code == "WRONGTYPE" {
+			attrs = append(attrs, "keys", keysOf(cmd))
+		}
+		r.log.WarnContext(ctx, "redis refuses commands", attrs...)
 	}
+}
+
+// keysOf returns the keys of a command on data: those of a script, or the first
+// argument.
+func keysOf(cmd redis.Cmder) []any {
+	args := cmd.Args()
+	from, keys := 1, 1
+	if strings.HasPrefix(cmd.Name(), "eval") && len(args) > 2 {
+		keys, _ = args[2].(int)
+		from = 3
+	}
+	from = min(from, len(args))
+	return args[from:min(from+keys, len(args))]
 }
 
 // due reports whether a refusal is to be logged.

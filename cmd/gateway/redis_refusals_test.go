@@ -78,6 +78,9 @@ func TestANodeSaysThatRedisRefuses(t *testing.T) {
 			if !strings.Contains(said, `"level":"WARN","msg":"redis `) {
 				t.Errorf("said %s", said)
 			}
+			if test.code == "WRONGTYPE" && !strings.Contains(said, `"keys":["gw:{0}:`) {
+				t.Errorf("does not say where to look: %s", said)
+			}
 			metric := fmt.Sprintf("\ngateway_redis_refusals_total{code=%q} ", test.code)
 			if metrics := get(t, "http://"+p.admin+"/metrics"); !strings.Contains(metrics, metric) || strings.Contains(metrics, metric+"0\n") {
 				t.Errorf("not in the metrics: %s", metric)

@@ -51,7 +51,10 @@ func token(p process) int {
 		p.complain(err)
 		return exitFailed
 	}
-	fmt.Fprintln(p.stdout, signed)
+	if _, err := fmt.Fprintln(p.stdout, signed); err != nil {
+		p.complain(err)
+		return exitFailed
+	}
 	return exitOK
 }
 

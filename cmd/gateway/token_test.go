@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -55,5 +56,21 @@ func TestTokenSignsWhatNodesAccept(t *testing.T) {
 	}
 	if got := runBinary(t, []string{"GATEWAY_JWT_SECRET=mine"}, "token", "--dev", "--user=bob"); got.code != exitOK {
 		t.Errorf("a short secret in development mode: %+v", got)
+	}
+}
+
+// TestTokenThatCannotBePrinted: what takes it must not go on with nothing.
+func TestTokenThatCannotBePrinted(t *testing.T) {
+	stdout, err := os.Open(os.DevNull) // to read: writes to it fail
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	var stderr strings.Builder
+	p := process{
+		args: []string{"--user=alice"}, env: []string{"GATEWAY_JWT_SECRET=" + longSecret}, stdout: stdout, stderr: &stderr,
+	}
+	if code := token(p); code != exitFailed || !strings.HasPrefix(stderr.String(), "gateway: ") {
+		t.Errorf("code %d, said %q", code, stderr.String())
 	}
 }

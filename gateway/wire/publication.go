@@ -61,7 +61,7 @@ func (p *publication) take(name, value []byte) error {
 	i := slices.Index(publicationFields, string(name))
 	switch {
 	case i < 0:
-		return fmt.Errorf("unknown field %q", field)
+		return fmt.Errorf("unknown field %s", quoted(field))
 	case p.given&(1<<i) != 0:
 		return fmt.Errorf("duplicate field %q", field)
 	}
@@ -76,6 +76,15 @@ func (p *publication) take(name, value []byte) error {
 		return fmt.Errorf("%s: %w", field, err)
 	}
 	return nil
+}
+
+// quoted returns the name of a field, no longer than it takes to find it.
+func quoted(name []byte) string {
+	const most = 64
+	if len(name) > most {
+		return fmt.Sprintf("%q…", name[:most])
+	}
+	return fmt.Sprintf("%q", name)
 }
 
 func base64Of(value []byte) ([]byte, error) {

@@ -53,6 +53,7 @@ func TestDecodePublicationMistakes(t *testing.T) {
 		`{"data":1,"key":"a","k\u0065y":"a"}`: `duplicate field "key"`,
 		`{"data":1,"channel":5}`:              "channel: must be a string",
 		`{"data":1,"key":"` + strings.Repeat("k", MaxKey+1) + `"}`:                              "key: must have at most",
+		`{"` + strings.Repeat("f", 65) + `":1}`:                                                 `unknown field "` + strings.Repeat("f", 64) + `"…`,
 		`{"data":` + strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth) + `}`:        "nested deeper",
 		`{"data":{"a":1},"data_base64":null,"event":"` + strings.Repeat("e", MaxEvent+1) + `"}`: "event: must have at most",
 	} {
