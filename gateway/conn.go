@@ -25,8 +25,8 @@ type conn struct {
 	// Owned by the goroutine that handles messages.
 	hello     *hello // what the handshake said; nil once connected
 	limiter   limiter
-	badFrames int // in a row
-	late      late
+	badFrames int   // in a row
+	late      *late // nil unless the last frame waited for Redis in vain
 
 	// Times of the transport's clock; 0 for none.
 	deadline atomic.Int64 // at which the present phase must be over
@@ -37,11 +37,11 @@ type conn struct {
 
 	mu       sync.Mutex // guards what follows
 	members  []*member  // the channels it is subscribed to
+	farewell *farewell  // nil unless it was asked to move
 	gone     bool       // torn down: nothing is added any more
 	welcomed bool       // it has its connected frame
-	farewell *farewell  // nil unless it was asked to move
 
-	calling int // calls without a reply; guarded by calls.mu
+	calling int32 // calls without a reply; guarded by calls.mu
 
 	paging sync.Mutex // held while a page of a replay is in memory
 

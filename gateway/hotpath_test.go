@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -15,6 +16,14 @@ import (
 
 // The parts of the hot path, each by itself. The kernel is not among them: sockets
 // write to /dev/null.
+
+// TestAConnectionIsSmall: there are many. What is allocated for more than
+// this has 640 bytes.
+func TestAConnectionIsSmall(t *testing.T) {
+	if size := unsafe.Sizeof(conn{}); size > 576 {
+		t.Errorf("a connection has %d bytes", size)
+	}
+}
 
 // BenchmarkRound delivers to 1,000 connections: one message, and sixteen that have
 // queued up; plain and compressed.

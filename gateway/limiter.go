@@ -7,8 +7,8 @@ import "time"
 type limiter struct {
 	used    float64   // of the bucket
 	at      time.Time // when used was right
-	refused int       // in a row
-	excess  int       // so many more were refused than let through
+	refused int32     // in a row
+	excess  int32     // so many more were refused than let through
 }
 
 // maxRefused is how many requests in a row are refused before the client has not

@@ -32,8 +32,8 @@ func (c *conn) handle(binary bool, message []byte) {
 		vain = c.respondAll(ctx, requests) || vain
 	}
 	if (vain || ctx.Err() != nil) && c.socket.Pending() {
-		c.late.at = time.Now()
-		c.late.deadline, _ = ctx.Deadline()
+		deadline, _ := ctx.Deadline()
+		c.late = &late{time.Now(), deadline}
 	}
 }
 
@@ -54,8 +54,8 @@ const lateFor = 100 * time.Millisecond
 // come with it.
 func (c *conn) frameContext() (ctx context.Context, cancel context.CancelFunc, vain bool) {
 	before := c.late
-	c.late = late{}
-	if time.Since(before.at) > lateFor {
+	c.late = nil
+	if before == nil || time.Since(before.at) > lateFor {
 		ctx, cancel = c.gw.requestContext()
 		return ctx, cancel, false
 	}

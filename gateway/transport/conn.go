@@ -35,8 +35,7 @@ type Conn struct {
 	// wakes is 0 at rest. Whoever takes it from there reads, and what comes meanwhile
 	// only adds to it.
 	wakes atomic.Int32
-	busy  atomic.Bool  // a message is being handled
-	heard atomic.Int32 // tick of the last sign of life
+	busy  atomic.Bool // a message is being handled
 
 	// Owned by the goroutine that reads.
 	decoder   decoder
@@ -48,6 +47,7 @@ type Conn struct {
 	discarded int32  // bytes; from 1 on, nothing is decoded any more
 
 	timer    timed
+	heard    atomic.Int32 // tick of the last sign of life
 	timeout  atomic.Int32 // ticks of silence
 	pingAt   atomic.Int32 // tick
 	alarm    atomic.Int32 // tick; 0: none
@@ -57,8 +57,8 @@ type Conn struct {
 	ended atomic.Pointer[Cause]
 	exits atomic.Int32 // of reading and End, how many are over
 
-	backlog atomic.Int64 // bytes charged to the budget; changed under its lock
 	leaving bool         // it was given up for its memory; guarded by the budget's lock
+	backlog atomic.Int64 // bytes charged to the budget; changed under its lock
 
 	mu sync.Mutex // guards what follows; held during a write that cannot wait
 	outbox
