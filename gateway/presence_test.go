@@ -196,12 +196,12 @@ func TestPresenceIsWrittenWhenRedisIsBack(t *testing.T) {
 // others, and who leaves for good has left after one to two (finding M3).
 func TestFlappingIsNotTold(t *testing.T) {
 	t.Parallel()
-	for range 5 { // on a slow machine it may be away for longer than that
+	for range 20 { // on a slow machine it may be away for longer than that
 		if flapping(t) {
 			return
 		}
 	}
-	t.Skip("the machine is too slow to be back within a second")
+	t.Fatal("the machine is too slow to be back within a second")
 }
 
 // flapping reports whether all was fast enough to see it.
