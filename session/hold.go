@@ -66,6 +66,15 @@ func (r *Registry) lose(s *Session, why Loss) {
 func (r *Registry) touch(s *Session) {
 	s.version++
 	r.dirty[s] = struct{}{}
+	r.queue(s)
+}
+
+// queue lets writeChanges look at s. r.mu is held.
+func (r *Registry) queue(s *Session) {
+	if !s.touched {
+		s.touched = true
+		r.touched = append(r.touched, s)
+	}
 	r.wakeWriter()
 }
 

@@ -109,6 +109,7 @@ type Registry struct {
 	mu         sync.Mutex
 	held       holdings              // connected on this node
 	dirty      map[*Session]struct{} // not yet written as they are
+	touched    []*Session            // changed since writeChanges looked
 	obsolete   []string              // entries to take out of the index of lease
 	lease      lease
 	seen       leases        // as of the last heartbeat

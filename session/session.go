@@ -31,6 +31,7 @@ type Session struct {
 	version  uint32        // counts the changes
 	written  uint32        // the version that Redis has; 0: none
 	writing  bool          // by writeBatch, one at a time: a session's writes keep their order
+	touched  bool          // it is in registry.touched
 	lease    string        // the lease whose index has the session; "": none
 	channels string        // encoded
 	given    string        // encoded

@@ -96,7 +96,7 @@ func (r *Registry) endWriting(changes []change) {
 	for _, c := range changes {
 		c.session.writing = false
 		if _, dirty := r.dirty[c.session]; dirty && c.session.version != c.version {
-			r.wakeWriter()
+			r.queue(c.session)
 		}
 	}
 }
@@ -107,13 +107,11 @@ func (r *Registry) changes(batch []*Session) (lease string, changes []change, un
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	lease = r.lease.id
-	timeout := r.seen.clock(time.Now().Add(writeTimeout))
+	now := time.Now()
+	timeout := r.seen.clock(now.Add(writeTimeout))
 	for _, s := range batch {
-		if _, ok := r.dirty[s]; !ok {
-			continue // lost since
-		}
-		if s.writing {
-			continue // to where it was to go before
+		if !r.isDue(s, now) {
+			continue // any more
 		}
 		s.writing = true
 		if s.phase == connected && s.lease != lease {

@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,37 +26,38 @@ func (r *Registry) writeChanges(ctx context.Context) {
 	defer writers.Wait()
 	var retry <-chan time.Time
 	var warning warning
-	busy := make(map[destination]bool) // true: there is more to write
+	waiting := make(map[destination][]*Session)
+	busy := make(map[destination]bool)
 	finished := make(chan destination)
 	for {
 		select {
-		case <-r.wake:
-		case <-retry:
-		case to := <-finished:
-			more := busy[to]
-			delete(busy, to)
-			if !more {
-				continue
+		case <-r.wake: // as often as sessions change: no other session is looked at
+			for to, sessions := range r.due(ctx, r.takeTouched()) {
+				waiting[to] = append(waiting[to], sessions...)
 			}
+		case <-retry:
+			retry = nil
+			waiting = r.due(ctx, r.unwritten())
+		case to := <-finished:
+			delete(busy, to)
 		case <-ctx.Done():
 			return
 		}
-		for to := range r.due(ctx) {
-			if _, ok := busy[to]; ok {
-				busy[to] = true
+		for to, sessions := range waiting {
+			if busy[to] {
 				continue
 			}
-			busy[to] = false
+			busy[to] = true
+			delete(waiting, to)
 			writers.Go(func() {
-				r.flushAll(ctx, to, &warning)
+				r.flushAll(ctx, to, sessions, &warning)
 				select {
 				case finished <- to:
 				case <-ctx.Done():
 				}
 			})
 		}
-		retry = nil
-		if r.unwritten() { // some may fail, or are claims that cannot be taken back yet
+		if retry == nil && r.anyUnwritten() { // some may fail, or are claims that cannot be taken back yet
 			retry = time.After(backoffLast)
 		}
 	}
@@ -63,18 +66,18 @@ func (r *Registry) writeChanges(ctx context.Context) {
 // writeAll writes what has changed, once.
 func (r *Registry) writeAll(ctx context.Context) {
 	var writers sync.WaitGroup
-	for to := range r.due(ctx) {
-		writers.Go(func() { r.flushAll(ctx, to, &warning{}) })
+	for to, sessions := range r.due(ctx, r.unwritten()) {
+		writers.Go(func() { r.flushAll(ctx, to, sessions, &warning{}) })
 	}
 	writers.Wait()
 }
 
 // flushAll repeats flush until Redis answers, or ctx is done. What Redis refuses holds
 // up nothing that changes meanwhile.
-func (r *Registry) flushAll(ctx context.Context, to destination, warning *warning) {
+func (r *Registry) flushAll(ctx context.Context, to destination, sessions []*Session, warning *warning) {
 	var wait backoff
 	for {
-		written, err := r.flush(ctx, to)
+		written, err := r.flush(ctx, to, sessions)
 		if err == nil {
 			return
 		}
@@ -87,6 +90,7 @@ func (r *Registry) flushAll(ctx context.Context, to destination, warning *warnin
 		if !sleep(ctx, wait.next()) {
 			return
 		}
+		sessions = r.unwritten() // others may have come to wait for the same server
 	}
 }
 
@@ -96,10 +100,10 @@ func answered(err error) bool {
 	return ok
 }
 
-// flush tries once to write every session that is dirty now. It returns how many it
+// flush tries once to write those sessions that still go there. It returns how many it
 // has written, and an error if some could not be.
-func (r *Registry) flush(ctx context.Context, to destination) (written int, failed error) {
-	due := r.due(ctx)[to]
+func (r *Registry) flush(ctx context.Context, to destination, sessions []*Session) (written int, failed error) {
+	due := r.due(ctx, sessions)[to]
 	for len(due) > 0 || failed == nil && r.wasteful(ctx, to) {
 		batch := due[:min(batchSize, len(due))]
 		due = due[len(batch):]
@@ -115,25 +119,54 @@ func (r *Registry) flush(ctx context.Context, to destination) (written int, fail
 	return written, failed
 }
 
-// due returns the sessions to be written now, by where to. A destination of none is
-// there for what the index does not need.
-func (r *Registry) due(ctx context.Context) map[destination][]*Session {
-	now := time.Now()
-	tells := make(map[*Session]bool)
+// takeTouched returns the sessions that have changed since it was called last.
+func (r *Registry) takeTouched() []*Session {
 	r.mu.Lock()
-	for s := range r.dirty {
+	defer r.mu.Unlock()
+	sessions := r.touched
+	r.touched = nil
+	for _, s := range sessions {
+		s.touched = false
+	}
+	return sessions
+}
+
+// unwritten returns the sessions that Redis does not have as they are.
+func (r *Registry) unwritten() []*Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.dirty))
+}
+
+func (r *Registry) anyUnwritten() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.dirty) > 0
+}
+
+// due returns those of the sessions that are to be written now, by where to. A
+// destination of none is there for what the index does not need.
+func (r *Registry) due(ctx context.Context, sessions []*Session) map[destination][]*Session {
+	type outgoing struct {
+		session *Session
+		tells   bool
+	}
+	var changes []outgoing
+	now := time.Now()
+	r.mu.Lock()
+	for _, s := range sessions {
 		if r.isDue(s, now) {
-			tells[s] = s.phase != connected && r.tells() || r.cfg.Events && !s.told
+			changes = append(changes, outgoing{s, s.phase != connected && r.tells() || r.cfg.Events && !s.told})
 		}
 	}
 	lease, wasteful := r.lease.id, len(r.obsolete) > 0
 	r.mu.Unlock()
 	gone, events := r.serverOf(ctx, r.keys.gone()[0]), r.serverOf(ctx, r.keys.events()[0])
 	due := make(map[destination][]*Session)
-	for s, tells := range tells {
-		to := destination{server: r.serverOfUser(ctx, s.User)}
-		to.tells = tells && (gone != to.server || events != to.server)
-		due[to] = append(due[to], s)
+	for _, c := range changes {
+		to := destination{server: r.serverOfUser(ctx, c.session.User)}
+		to.tells = c.tells && (gone != to.server || events != to.server)
+		due[to] = append(due[to], c.session)
 	}
 	if index := (destination{server: r.serverOf(ctx, r.keys.index(lease))}); wasteful && due[index] == nil {
 		due[index] = nil
@@ -141,10 +174,11 @@ func (r *Registry) due(ctx context.Context) map[destination][]*Session {
 	return due
 }
 
-// isDue reports whether a session that is dirty is to be written now. r.mu is held.
+// isDue reports whether a session is to be written now. r.mu is held.
 func (r *Registry) isDue(s *Session, now time.Time) bool {
+	_, dirty := r.dirty[s]
 	switch {
-	case s.writing:
+	case !dirty, s.writing: // or lost since; a session's writes keep their order
 		return false
 	case s.phase == abandoned:
 		return now.After(s.leftAt)
@@ -152,12 +186,6 @@ func (r *Registry) isDue(s *Session, now time.Time) bool {
 		return now.After(r.indexRetry)
 	}
 	return true
-}
-
-func (r *Registry) unwritten() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.dirty) > 0
 }
 
 // wasteful reports whether the index is there and has entries that nobody needs.
