@@ -35,6 +35,7 @@ func (r *Registry) indexed(changes []change, lease string) {
 
 // done returns the changes that Redis has taken, or refused for good.
 func (r *Registry) done(changes []change) (done []change, failed error) {
+	done = make([]change, 0, len(changes))
 	for _, c := range changes {
 		if err := c.failure(); err != nil {
 			r.metrics.writeErrors.Inc()

@@ -19,11 +19,11 @@ type change struct {
 	session   *Session
 	version   uint32
 	phase     phase
-	departure departure // of an abandoned one
-	note      *call     // notes when it is over; nil if that is not to be told
-	call      *call     // nil if only the index lacks the session
-	after     []*call   // to be run once call has worked: what is told of it now
-	err       error     // why it could not be written
+	departure *departure // of an abandoned one
+	note      *call      // notes when it is over; nil if that is not to be told
+	call      *call      // nil if only the index lacks the session
+	after     []*call    // to be run once call has worked: what is told of it now
+	err       error      // why it could not be written
 }
 
 // calls returns what goes to Redis first, in this order.
@@ -109,6 +109,7 @@ func (r *Registry) changes(batch []*Session) (lease string, changes []change, un
 	lease = r.lease.id
 	now := time.Now()
 	timeout := r.seen.clock(now.Add(writeTimeout))
+	changes = make([]change, 0, len(batch))
 	for _, s := range batch {
 		if !r.isDue(s, now) {
 			continue // any more
@@ -127,8 +128,8 @@ func (r *Registry) change(s *Session, lease string, timeout int64) change {
 	c := change{session: s, version: s.version, phase: s.phase}
 	if s.phase == abandoned {
 		window := time.Duration(s.remaining()) * time.Millisecond
-		c.departure = departure{id: s.ID, user: s.User, claim: s.claim, lease: s.lease, window: window}
-		c.call = r.leave(c.departure)
+		c.departure = &departure{id: s.ID, user: s.User, claim: s.claim, lease: s.lease, window: window}
+		c.call = r.leave(*c.departure)
 		return c // nobody has heard of it
 	}
 	if s.phase == connected && s.written == s.version {
@@ -172,7 +173,7 @@ func (r *Registry) noteAbandoned(ctx context.Context, changes []change) {
 	var calls []*call
 	for i, c := range changes {
 		if c.phase == abandoned {
-			looks[i] = r.look(c.departure)
+			looks[i] = r.look(*c.departure)
 			calls = append(calls, looks[i])
 		}
 	}
@@ -185,6 +186,6 @@ func (r *Registry) noteAbandoned(ctx context.Context, changes []change) {
 	r.mu.Unlock()
 	for i, looked := range looks {
 		c := &changes[i]
-		c.note, c.err = r.note(c.departure, looked, seen)
+		c.note, c.err = r.note(*c.departure, looked, seen)
 	}
 }

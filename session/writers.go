@@ -151,7 +151,7 @@ func (r *Registry) due(ctx context.Context, sessions []*Session) map[destination
 		session *Session
 		tells   bool
 	}
-	var changes []outgoing
+	changes := make([]outgoing, 0, len(sessions))
 	now := time.Now()
 	r.mu.Lock()
 	for _, s := range sessions {

@@ -64,9 +64,12 @@ end
 -- settle comes last in a script that changed something: while a session is
 -- connected the keys stay, then they go with the last grave.
 local function settle()
-  local all = redis.call('HLEN', KEYS[1])
-  if all <= redis.call('ZCARD', KEYS[2]) then tidy() end
-  if all > redis.call('ZCARD', KEYS[2]) then
+  local all, left = redis.call('HLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
+  if all <= left then
+    tidy()
+    left = redis.call('ZCARD', KEYS[2])
+  end
+  if all > left then
     if redis.call('PTTL', KEYS[1]) < 0 then return end
     for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
     return
