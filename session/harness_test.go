@@ -231,6 +231,7 @@ type link struct {
 	mu    sync.Mutex
 	down  bool
 	deaf  bool
+	delay time.Duration // of what is sent
 	conns []net.Conn
 }
 
@@ -263,6 +264,7 @@ func (l *link) dial() (net.Conn, error) {
 	l.conns = append(l.conns, c)
 	go func() {
 		for b := range c.queue {
+			l.wait()
 			_, _ = conn.Write(b) // fails once closed
 		}
 	}()
@@ -287,10 +289,24 @@ func (l *link) deafen() {
 	l.deaf = true
 }
 
+// slow has what is sent take so long, each time, until mend.
+func (l *link) slow(delay time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delay = delay
+}
+
+func (l *link) wait() {
+	l.mu.Lock()
+	delay := l.delay
+	l.mu.Unlock()
+	time.Sleep(delay)
+}
+
 func (l *link) mend() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.down, l.deaf = false, false
+	l.down, l.deaf, l.delay = false, false, 0
 }
 
 // linkConn takes what is written without waiting for the reader, as a socket

@@ -19,6 +19,21 @@ type destination struct {
 	tells  bool   // to other servers, too
 }
 
+// queues are the sessions that wait for a writer, by where to: each is there once,
+// however often it has changed.
+type queues map[destination]map[*Session]struct{}
+
+func (q queues) add(due map[destination][]*Session) {
+	for to, sessions := range due {
+		if q[to] == nil {
+			q[to] = make(map[*Session]struct{}, len(sessions))
+		}
+		for _, s := range sessions {
+			q[to][s] = struct{}{}
+		}
+	}
+}
+
 // writeChanges writes what has changed of this node's sessions until ctx is
 // done. What fails stays to be written.
 func (r *Registry) writeChanges(ctx context.Context) {
@@ -26,18 +41,17 @@ func (r *Registry) writeChanges(ctx context.Context) {
 	defer writers.Wait()
 	var retry <-chan time.Time
 	var warning warning
-	waiting := make(map[destination][]*Session)
+	waiting := make(queues)
 	busy := make(map[destination]bool)
 	finished := make(chan destination)
 	for {
 		select {
 		case <-r.wake: // as often as sessions change: no other session is looked at
-			for to, sessions := range r.due(ctx, r.takeTouched()) {
-				waiting[to] = append(waiting[to], sessions...)
-			}
+			waiting.add(r.due(ctx, r.takeTouched()))
 		case <-retry:
 			retry = nil
-			waiting = r.due(ctx, r.unwritten())
+			clear(waiting)
+			waiting.add(r.due(ctx, r.unwritten()))
 		case to := <-finished:
 			delete(busy, to)
 		case <-ctx.Done():
@@ -50,7 +64,7 @@ func (r *Registry) writeChanges(ctx context.Context) {
 			busy[to] = true
 			delete(waiting, to)
 			writers.Go(func() {
-				r.flushAll(ctx, to, sessions, &warning)
+				r.flushAll(ctx, to, slices.Collect(maps.Keys(sessions)), &warning)
 				select {
 				case finished <- to:
 				case <-ctx.Done():
