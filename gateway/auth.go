@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -54,6 +55,9 @@ func (c *tokenClaims) UnmarshalJSON(b []byte) error {
 	}
 	for name, raw := range given {
 		if target := c.claim(name); target != nil {
+			if !utf8.Valid(raw) { // encoding/json would make one name of two
+				return fmt.Errorf("%s: not UTF-8", name)
+			}
 			if err := json.Unmarshal(raw, target); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}

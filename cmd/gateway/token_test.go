@@ -27,6 +27,8 @@ func TestTokenRefusesWhatNodesRefuse(t *testing.T) {
 		{secret, []string{"--user=a\u200b"}, `--user: "a\u200b" cannot be a user: a name has 1 to 250 bytes of` + legal},
 		{secret, []string{"--user=alice", "--join=room:1,room:*"}, `--join: "room:*" is not a channel: a name has 1 to 255 bytes of` + legal},
 		{secret, []string{"--user=alice", "--subscribe=room:*,ro om"}, `--subscribe: "ro om"` + matches},
+		{secret, []string{"--user=alice", "--subscribe=room:\xc3*\xa9"}, `--subscribe: "room:\xc3*\xa9"` + matches},
+		{secret, []string{"--user=alice", "--join=room:\xc3"}, `--join: "room:\xc3" is not a channel: a name has 1 to 255 bytes of` + legal},
 		{secret, []string{"--user=alice", "--publish={a}:*"}, `--publish: "{a}:*"` + matches},
 		{secret, []string{"--user=alice", "--publish", strings.Repeat("a", 256)}, `--publish: "` + strings.Repeat("a", 64) + `"…` + matches},
 		{"GATEWAY_JWT_SECRET=" + longSecret[:31], []string{"--user=alice"}, "GATEWAY_JWT_SECRET: " + sure},
