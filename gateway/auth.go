@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"wssgateway/gateway/wire"
 )
 
 // tokenLeeway is how far the clock of whoever signs tokens may be off.
@@ -55,8 +56,8 @@ func (c *tokenClaims) UnmarshalJSON(b []byte) error {
 	}
 	for name, raw := range given {
 		if target := c.claim(name); target != nil {
-			if !utf8.Valid(raw) { // encoding/json would make one name of two
-				return fmt.Errorf("%s: not UTF-8", name)
+			if !wire.IsText(raw) {
+				return fmt.Errorf("%s: is not Unicode text", name)
 			}
 			if err := json.Unmarshal(raw, target); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
