@@ -21,6 +21,9 @@ const departureBatch = 256
 // Cluster one of them may be on a server that does not answer.
 func (b *Broker) Lanes() int { return b.layout.lanes }
 
+// LaneOf returns the lane of a channel, which all that is done with it goes through.
+func (b *Broker) LaneOf(channel string) int { return b.layout.laneOf(channel) }
+
 // Departures takes users of a lane's channels that have departed and of whom nobody has
 // told: while they are the caller's, nobody else gets them. Who is not told of by then
 // is taken again. It returns up to 256.

@@ -6,7 +6,7 @@ import (
 )
 
 // TestAPINamesUnknownFields: what a backend has misspelled is not passed over, be it
-// only in case, nor is a field that it gives twice (finding U7).
+// only in case, nor is a field that it gives twice (finding U7), nor a name that is no text.
 func TestAPINamesUnknownFields(t *testing.T) {
 	t.Parallel()
 	n := startOne(t)
@@ -16,6 +16,9 @@ func TestAPINamesUnknownFields(t *testing.T) {
 		`{"Channel":"room:1","data":1}`:                            `unknown field "Channel"`,
 		`{"channel":"room:1","DATA":1}`:                            `unknown field "DATA"`,
 		`{"channel":"room:1","data":1,"\u212aey":"k"}`:             `unknown field "Key"`,
+		`{"channel":"room:\ud800","data":1}`:                       `channel: has half a surrogate pair`,
+		`{"to":"b\udc00b","data":1}`:                               `to: has half a surrogate pair`,
+		`{"channel":"room:1","data":1,"key":"\ud83d\ud83d"}`:       `key: has half a surrogate pair`,
 		`{"channel":"room:1","data":1,"":1}`:                       `unknown field ""`,
 		`{"channel":"room:2","channel":"room:1","data":1}`:         `duplicate field "channel"`,
 		`{"channel":"room:1","data":1,"data":2}`:                   `duplicate field "data"`,

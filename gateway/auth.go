@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"wssgateway/gateway/wire"
 )
 
 // tokenLeeway is how far the clock of whoever signs tokens may be off.
@@ -54,6 +56,9 @@ func (c *tokenClaims) UnmarshalJSON(b []byte) error {
 	}
 	for name, raw := range given {
 		if target := c.claim(name); target != nil {
+			if !wire.IsText(raw) {
+				return fmt.Errorf("%s: is not Unicode text", name)
+			}
 			if err := json.Unmarshal(raw, target); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}

@@ -198,7 +198,7 @@ func (c *Config) validateSecrets(m *mistakes) {
 
 func (c Class) validate(m *mistakes, name string) {
 	at := "classes." + name
-	m.check(name == ClassDefault || validName(name) && len(name) <= 255, "%s: is not the class of any channel", at)
+	m.check(name == ClassDefault || validClass(name), "%s: is not the class of any channel", at)
 	m.check(c.History.Size >= 0 && c.History.Size <= 1_000_000, "%s.history.size: must be 0 to 1000000", at)
 	m.check(c.History.Size == 0 || c.History.TTL >= time.Second, "%s.history.ttl: must be at least 1s", at)
 	m.check(!c.Durable || c.History.Size > 0, "%s.durable: needs a history, which history.size has off", at)

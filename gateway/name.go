@@ -21,10 +21,16 @@ func ValidChannel(name string) bool {
 	return name != "" && len(name) <= wire.MaxChannel && validName(name)
 }
 
-// ValidPattern reports whether a pattern of channels matches any.
+// ValidPattern reports whether a pattern of channels matches any. Its stars stand
+// between characters, not within one.
 func ValidPattern(pattern string) bool {
 	rest := strings.ReplaceAll(pattern, "*", "")
-	return pattern != "" && len(rest) <= wire.MaxChannel && validName(rest)
+	return pattern != "" && utf8.ValidString(pattern) && len(rest) <= wire.MaxChannel && validName(rest)
+}
+
+// validClass reports whether a class can be that of a channel.
+func validClass(name string) bool {
+	return len(name) <= wire.MaxChannel && validName(name) && !strings.Contains(name, ":")
 }
 
 // MaxUser is how many bytes a user may have.

@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"strings"
 
@@ -125,23 +123,10 @@ func appendHistory(b []byte, m broker.Message) ([]byte, error) {
 // foreignPayload makes a payload of what somebody published to a live channel
 // in Redis themselves: an object with data, and perhaps an event.
 func foreignPayload(s string) (string, error) {
-	var f struct {
-		Event string          `json:"event"`
-		Data  json.RawMessage `json:"data"`
-	}
-	if err := json.Unmarshal([]byte(s), &f); err != nil {
-		return "", errors.New("not a JSON object with event and data")
-	}
-	if f.Data == nil {
-		return "", errors.New("data is missing")
-	}
-	if len(f.Event) > wire.MaxEvent {
-		return "", errors.New("event is too long")
-	}
-	var data bytes.Buffer
-	if err := json.Compact(&data, f.Data); err != nil {
+	event, data, err := wire.DecodeLive([]byte(s))
+	if err != nil {
 		return "", err
 	}
-	m := message{event: f.Event, data: bytes.ToValidUTF8(data.Bytes(), []byte("\uFFFD"))}
+	m := message{event: event, data: []byte(compact(data))}
 	return string(m.payload()), nil
 }

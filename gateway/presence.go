@@ -23,6 +23,7 @@ type presence struct {
 	wake    chan struct{} // size 1: there is something to do
 	seed    maphash.Seed
 	rosters *rosters
+	leaving func() []chan struct{} // slots for leaves of ended sessions, by lane
 
 	// turns are held while a membership of theirs is written, through I/O: what
 	// is wanted of one goes to Redis in the order in which it was wanted.
@@ -56,6 +57,7 @@ func newPresence(g *Gateway) *presence {
 		gw:      g,
 		seed:    maphash.MakeSeed(),
 		rosters: newRosters(g),
+		leaving: sync.OnceValue(func() []chan struct{} { return leavingSlots(g.broker) }),
 		wake:    make(chan struct{}, 1),
 		wanted:  make(map[membership]wish),
 		doubted: make(map[string]struct{}),
@@ -299,33 +301,6 @@ func (p *presence) writeAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// Gone ends the memberships of sessions that are over, as session.Config.Gone
-// wants it.
-func (g *Gateway) Gone(ctx context.Context, gone []session.Gone) error {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	untold := make(session.Untold)
-	for _, s := range gone {
-		for _, channel := range s.Channels {
-			if !g.cfg.class(channel).Presence {
-				continue
-			}
-			wg.Go(func() {
-				if err := g.presence.tell(ctx, presenceLeave, channel, s, broker.AnyGeneration); err != nil {
-					mu.Lock()
-					untold[s.ID] = err
-					mu.Unlock()
-				}
-			})
-		}
-	}
-	wg.Wait()
-	if len(untold) > 0 {
-		return untold
 	}
 	return nil
 }

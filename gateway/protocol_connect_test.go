@@ -83,8 +83,13 @@ func TestABadNameCostsItsChannelAlone(t *testing.T) {
 			t.Errorf("channels %q", names)
 		}
 	}
+	half := n.dial(t, "access_token="+token("alice"))
+	half.send(`{"type":"connect","channels":{"room:\ud800":"","room:1":""}}`)
+	hello := half.expect("connected")
+	expectHas(t, hello.channel("room:\ufffd"), frame{"error": "bad_request"})
+	expectHas(t, hello.channel("room:1"), frame{"last": "0-0"})
 	n.publish(t, `{"channel":"room:1","data":1}`)
-	for _, c := range clients {
+	for _, c := range append(clients, half) {
 		c.expect("message")
 	}
 	expectHas(t, n.dial(t, query("access_token", token("alice"), "channel", "room:\xff")).expect("connected").channel("room:\ufffd"),

@@ -27,6 +27,8 @@ func TestTokenRefusesWhatNodesRefuse(t *testing.T) {
 		{secret, []string{"--user=a\u200b"}, `--user: "a\u200b" cannot be a user: a name has 1 to 250 bytes of` + legal},
 		{secret, []string{"--user=alice", "--join=room:1,room:*"}, `--join: "room:*" is not a channel: a name has 1 to 255 bytes of` + legal},
 		{secret, []string{"--user=alice", "--subscribe=room:*,ro om"}, `--subscribe: "ro om"` + matches},
+		{secret, []string{"--user=alice", "--subscribe=room:\xc3*\xa9"}, `--subscribe: "room:\xc3*\xa9"` + matches},
+		{secret, []string{"--user=alice", "--join=room:\xc3"}, `--join: "room:\xc3" is not a channel: a name has 1 to 255 bytes of` + legal},
 		{secret, []string{"--user=alice", "--publish={a}:*"}, `--publish: "{a}:*"` + matches},
 		{secret, []string{"--user=alice", "--publish", strings.Repeat("a", 256)}, `--publish: "` + strings.Repeat("a", 64) + `"…` + matches},
 		{"GATEWAY_JWT_SECRET=" + longSecret[:31], []string{"--user=alice"}, "GATEWAY_JWT_SECRET: " + sure},
@@ -41,6 +43,39 @@ func TestTokenRefusesWhatNodesRefuse(t *testing.T) {
 	got := runBinary(t, []string{"GATEWAY_JWT_SECRET=short"}, "token", "--user=a b", "--join=c d", "--ttl=0s")
 	if got.code != exitUsage || strings.Count(got.stderr, "\n") != 4 {
 		t.Errorf("not every mistake at once: %+v", got)
+	}
+}
+
+// TestTokenRefusesWhatNodesIgnore: what is in a token and not to be had by it.
+func TestTokenRefusesWhatNodesIgnore(t *testing.T) {
+	file := writeFile(t, "classes:\n  audit: {subscribe: none}\n  feed: {publish: none}\n")
+	env := []string{"GATEWAY_JWT_SECRET=" + longSecret, "GATEWAY_CONFIG=" + file}
+	const (
+		unread    = " grants nothing: no client may subscribe to another user's inbox, or where the class has subscribe: none\n"
+		unwritten = " grants nothing: no client may publish to broadcast, or where the class has publish: none\n"
+	)
+	for _, test := range []struct{ flag, value, stderr string }{
+		{"--join", "user:b", unread},
+		{"--join", "user", unread},
+		{"--join", "user:", unread},
+		{"--join", "audit:1", unread},
+		{"--join", "audit", unread},
+		{"--subscribe", "user:b", unread},
+		{"--subscribe", "user:b*", unread},
+		{"--subscribe", "audit:*", unread},
+		{"--publish", "broadcast", unwritten},
+		{"--publish", "feed:*", unwritten},
+	} {
+		got := runBinary(t, env, "token", "--user=a", test.flag, "room:1,"+test.value)
+		want := result{exitUsage, "", "gateway: " + test.flag + `: "` + test.value + `"` + test.stderr}
+		if got != want {
+			t.Errorf("%s %s:\ngot  %+v\nwant %+v", test.flag, test.value, got, want)
+		}
+	}
+	got := runBinary(t, env, "token", "--user=a", "--join=user:a,broadcast,feed:1,auditor",
+		"--subscribe=*,user:*,user:a,user*,*:b,audit*,feed:*", "--publish=*,user:*,user:b,broadcast*,audit:1,feed*")
+	if got.code != exitOK || got.stderr != "" {
+		t.Errorf("what some channel is had by: %+v", got)
 	}
 }
 

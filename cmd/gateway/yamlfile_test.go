@@ -83,8 +83,9 @@ func TestMistakesInFilesHaveTheirLine(t *testing.T) {
 			`3: classes.room.publish: "all" is not none, token or any`,
 			"4: classes.room.history.size: must be 0 to 1000000",
 			"6: limits.bad_frames: must be positive"}},
-		{"validation of what is around", "classes:\n  'a b': {}\n", []string{
-			"2: classes.a b: is not the class of any channel"}},
+		{"validation of what is around", "classes:\n  'a b': {}\n  room:42: {}\n", []string{
+			"2: classes.a b: is not the class of any channel",
+			"3: classes.room:42: is not the class of any channel"}},
 		{"anchors", "prefix: &a x\nissuer: *a\naudience: !!str 5\n", []string{
 			"1: prefix: must be text, not an anchor or alias",
 			"2: issuer: must be text, not an anchor or alias",

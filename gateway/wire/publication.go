@@ -11,13 +11,18 @@ import (
 
 const base64Field = `"data_base64"`
 
-// publicationFields are the fields of a message that a backend publishes.
-var publicationFields = []string{`"channel"`, `"to"`, `"event"`, `"data"`, base64Field, `"key"`}
+// The fields of a message that a backend publishes, be it through a node or to a live
+// channel in Redis.
+var (
+	publicationFields = []string{`"channel"`, `"to"`, `"event"`, `"data"`, base64Field, `"key"`}
+	liveFields        = []string{`"event"`, `"data"`}
+)
 
 // publication is a message of a backend while it is decoded.
 type publication struct {
 	Request
-	given  uint   // bit i: publicationFields[i]
+	fields []string
+	given  uint   // bit i: fields[i]
 	base64 []byte // what data_base64 gives; nil if absent
 }
 
@@ -25,22 +30,9 @@ type publication struct {
 // every field that it has misspelled or given twice. Data may be a part of what was
 // decoded.
 func DecodePublication(b []byte) (Request, error) {
-	switch {
-	case !utf8.Valid(b):
-		return Request{}, badRequest("", "not UTF-8")
-	case !json.Valid(b):
-		return Request{}, badRequest("", "not a message: invalid JSON")
-	}
-	b = b[skipSpace(b, 0):]
-	if b[0] != '{' {
-		return Request{}, badRequest("", "not a message: must be an object")
-	}
-	p := publication{Request: Request{Type: "publish"}}
-	if err := members(b, p.take); err != nil {
-		return Request{}, badRequest("", "not a message: %s", err)
-	}
-	if TooDeep(b) {
-		return Request{}, badRequest("", "nested deeper than %d", MaxDepth)
+	p := publication{Request: Request{Type: "publish"}, fields: publicationFields}
+	if err := p.decode(b); err != nil {
+		return Request{}, badRequest("", "%s", err)
 	}
 	if (p.Data == nil) == (p.base64 == nil) {
 		return Request{}, badRequest("", "data and data_base64: give one of them")
@@ -51,6 +43,39 @@ func DecodePublication(b []byte) (Request, error) {
 	return p.Request, nil
 }
 
+// DecodeLive decodes in the same way what somebody publishes to a live channel in Redis:
+// data, and perhaps an event.
+func DecodeLive(b []byte) (event string, data []byte, err error) {
+	p := publication{fields: liveFields}
+	if err := p.decode(b); err != nil {
+		return "", nil, err
+	}
+	if p.Data == nil {
+		return "", nil, errors.New("data: is required")
+	}
+	return p.Event, p.Data, nil
+}
+
+func (p *publication) decode(b []byte) error {
+	switch {
+	case !utf8.Valid(b):
+		return errors.New("not UTF-8")
+	case !json.Valid(b):
+		return errors.New("not a message: invalid JSON")
+	}
+	b = b[skipSpace(b, 0):]
+	if b[0] != '{' {
+		return errors.New("not a message: must be an object")
+	}
+	if err := members(b, p.take); err != nil {
+		return fmt.Errorf("not a message: %w", err)
+	}
+	if TooDeep(b) {
+		return fmt.Errorf("nested deeper than %d", MaxDepth)
+	}
+	return nil
+}
+
 // take takes in one field.
 func (p *publication) take(name, value []byte) error {
 	name, err := unescaped(name)
@@ -58,7 +83,7 @@ func (p *publication) take(name, value []byte) error {
 		return err
 	}
 	field := name[1 : len(name)-1]
-	i := slices.Index(publicationFields, string(name))
+	i := slices.Index(p.fields, string(name))
 	switch {
 	case i < 0:
 		return fmt.Errorf("unknown field %s", quoted(field))
@@ -66,7 +91,7 @@ func (p *publication) take(name, value []byte) error {
 		return fmt.Errorf("duplicate field %q", field)
 	}
 	p.given |= 1 << i
-	if publicationFields[i] != base64Field {
+	if p.fields[i] != base64Field {
 		err = p.set(name, value)
 	} else if string(value) != "null" {
 		p.base64, err = base64Of(value)

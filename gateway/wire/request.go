@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -83,7 +84,7 @@ func Decode(request []byte) (Request, error) {
 	var mistake error
 	_ = members(request, func(name, value []byte) error {
 		if err := r.set(name, value); err != nil && mistake == nil {
-			field, _ := str(name)
+			field, _ := lenientStr(name)
 			mistake = fmt.Errorf("%s: %w", field, err)
 		}
 		return nil // go on: the ref may come later
@@ -165,7 +166,7 @@ func unescaped(name []byte) ([]byte, error) {
 	if bytes.IndexByte(name, '\\') < 0 {
 		return name, nil
 	}
-	s, err := str(name)
+	s, err := lenientStr(name) // who does not know it does not mind
 	return []byte(`"` + s + `"`), err
 }
 
@@ -198,6 +199,16 @@ func parseRef(value []byte) (Ref, error) {
 	return Ref(value), nil
 }
 
+// channelName decodes the name of a channel in a place where a bad one costs its
+// channel alone: one that is no text becomes a name that no channel has.
+func channelName(raw []byte) (string, error) {
+	s, err := lenientStr(raw)
+	if !IsText(raw) {
+		s = strings.ReplaceAll(s, "\uFFFD", "\xff")
+	}
+	return s, err
+}
+
 // positions decodes the channels of a connect request.
 func positions(value []byte) (map[string]string, error) {
 	if string(value) == "null" {
@@ -208,7 +219,7 @@ func positions(value []byte) (map[string]string, error) {
 	}
 	m := make(map[string]string)
 	err := members(value, func(name, value []byte) error {
-		channel, err := str(name)
+		channel, err := channelName(name)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -116,7 +117,8 @@ func compositeEnd(b []byte, i int) int {
 	}
 }
 
-// str decodes a string. null is an empty one, as if the field were not there.
+// str decodes a string, which must be text. null is an empty one, as if the field were
+// not there.
 func str(raw []byte) (string, error) {
 	if string(raw) == "null" {
 		return "", nil
@@ -124,14 +126,20 @@ func str(raw []byte) (string, error) {
 	if raw[0] != '"' {
 		return "", errors.New("must be a string")
 	}
-	for _, c := range raw[1 : len(raw)-1] {
-		if c == '\\' {
-			var s string
-			err := json.Unmarshal(raw, &s)
-			return s, err
-		}
+	if !IsText(raw) {
+		return "", errors.New("has half a surrogate pair, which is no character")
 	}
-	return string(raw[1 : len(raw)-1]), nil
+	return lenientStr(raw)
+}
+
+// lenientStr decodes a string. What is no text in it becomes U+FFFD.
+func lenientStr(raw []byte) (string, error) {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1]), nil
+	}
+	var s string
+	err := json.Unmarshal(raw, &s)
+	return s, err
 }
 
 // boundedStr decodes a string of at most limit bytes.
