@@ -59,29 +59,6 @@ func (g *grant) mayPublish(cfg *Config, channel string) bool {
 	return false
 }
 
-// Subscribable reports whether a user can have a right to subscribe to any channel that
-// matches a pattern, or is named by it: maySubscribe for all tokens there may be.
-func (c *Config) Subscribable(user, pattern string) bool {
-	switch {
-	case pattern == wire.Broadcast || !hasOneClass(pattern):
-		return true
-	case classOf(pattern) == classUser:
-		return match(pattern, wire.Inbox(user))
-	}
-	return c.class(pattern).Subscribe != AccessNone
-}
-
-// Publishable reports the same of publishing, for any user.
-func (c *Config) Publishable(pattern string) bool {
-	if pattern == wire.Broadcast {
-		return false
-	}
-	return !hasOneClass(pattern) || c.class(pattern).Publish != AccessNone
-}
-
-// hasOneClass reports whether all channels that match a pattern are of one class.
-func hasOneClass(pattern string) bool { return !strings.Contains(classOf(pattern), "*") }
-
 // mayCall reports whether the bearer may call backends by this event.
 func (g *grant) mayCall(cfg *Config, event string) bool {
 	if g.call == nil {

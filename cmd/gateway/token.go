@@ -70,7 +70,9 @@ func (o *tokenOptions) validate(cfg *config) error {
 	if o.TTL <= 0 {
 		wrong = append(wrong, "--ttl: must be positive")
 	}
-	wrong = append(wrong, o.badRights(cfg)...)
+	wrong = append(wrong, badNames("--subscribe", o.Subscribe, gateway.ValidPattern, "matches no channel")...)
+	wrong = append(wrong, badNames("--publish", o.Publish, gateway.ValidPattern, "matches no channel")...)
+	wrong = append(wrong, badNames("--join", o.Join, gateway.ValidChannel, "is not a channel")...)
 	if mistake := cfg.badSigningSecret(); mistake != "" {
 		wrong = append(wrong, mistake)
 	}
@@ -80,33 +82,11 @@ func (o *tokenOptions) validate(cfg *config) error {
 	return nil
 }
 
-// badRights returns a mistake for each name that is not valid, or gets the user nothing
-// whatever the token says.
-func (o *tokenOptions) badRights(cfg *config) (wrong mistakes) {
-	const (
-		unreadable = "no client may subscribe to another user's inbox, or where the class has subscribe: none"
-		unwritable = "no client may publish to broadcast, or where the class has publish: none"
-	)
-	subscribable := func(pattern string) bool { return cfg.Subscribable(o.User, pattern) }
-	for _, right := range []struct {
-		flag    string
-		names   []string
-		valid   func(string) bool
-		invalid string
-		grants  func(string) bool
-		useless string
-	}{
-		{"--subscribe", o.Subscribe, gateway.ValidPattern, "matches no channel", subscribable, unreadable},
-		{"--publish", o.Publish, gateway.ValidPattern, "matches no channel", cfg.Publishable, unwritable},
-		{"--join", o.Join, gateway.ValidChannel, "is not a channel", subscribable, unreadable},
-	} {
-		for _, name := range right.names {
-			switch {
-			case !right.valid(name):
-				wrong = append(wrong, fmt.Sprintf("%s: %s %s: %s", right.flag, quote(name), right.invalid, nameRule(wire.MaxChannel)))
-			case !right.grants(name):
-				wrong = append(wrong, fmt.Sprintf("%s: %s grants nothing: %s", right.flag, quote(name), right.useless))
-			}
+// badNames returns a mistake for each name that is not valid.
+func badNames(flag string, names []string, valid func(string) bool, mistake string) (wrong mistakes) {
+	for _, name := range names {
+		if !valid(name) {
+			wrong = append(wrong, fmt.Sprintf("%s: %s %s: %s", flag, quote(name), mistake, nameRule(wire.MaxChannel)))
 		}
 	}
 	return wrong
