@@ -1,5 +1,10 @@
 package session
 
+import (
+	"context"
+	"time"
+)
+
 // event is the kind of an entry of the stream of events. Each session has one
 // of each, whatever moves and repetitions there are between.
 type event string
@@ -27,4 +32,35 @@ func (r *Registry) disconnectedCall(g Gone) *call {
 func (r *Registry) eventCall(e event, since int64, id, user, node, reason string) *call {
 	return newCall(eventScript, r.keys.events(), string(e), id, user, node, reason, eventsKept,
 		since, endedKept.Milliseconds(), eventsKept)
+}
+
+// verifyEvents has those that were told of as connected told of again if Redis has lost
+// what it knows of that. The lease, which may be on another server, does not show it.
+func (r *Registry) verifyEvents(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
+	pipe := r.rdb.Pipeline()
+	pipe.SetNX(ctx, r.keys.eventsEpoch(), random(8), 0)
+	read := pipe.Get(ctx, r.keys.eventsEpoch())
+	if _, err := pipe.Exec(ctx); err != nil {
+		return // the next step asks again
+	}
+	before := r.eventsEpoch
+	r.eventsEpoch = read.Val()
+	if before == "" || before == r.eventsEpoch {
+		return
+	}
+	r.log.Warn("redis had lost which sessions have begun, writing the events again")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.seen.clock(time.Now())
+	for s := range r.held.all() {
+		s.told, s.since = false, now
+		r.touch(s)
+	}
+	for s := range r.dirty {
+		if s.phase == left { // its end is not told of yet
+			s.told = false
+		}
+	}
 }

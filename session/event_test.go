@@ -183,3 +183,21 @@ func TestSessionThatComesBackAfterItsEndBeginsAgain(t *testing.T) {
 		})
 	}
 }
+
+// TestEventsThatRedisLostAreWrittenAgain: in a Cluster another server may have the lease,
+// which shows nothing.
+func TestEventsThatRedisLostAreWrittenAgain(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		a := c.startWith(session.Config{Node: "a", Events: true})
+		h := a.claim(alice(""))
+		pass(5 * time.Second)
+		equalSlices(t, "events", c.eventsOf(h), []string{"connected a"})
+		c.rdb.Del(t.Context(), "gw:events", "gw:{gw:events}:open", "gw:{gw:events}:ended", "gw:{gw:events}:epoch")
+		pass(5 * time.Second)
+		equalSlices(t, "events after the loss", c.eventsOf(h), []string{"connected a"})
+		h.Session.End("client")
+		pass(5 * time.Second)
+		equalSlices(t, "events", c.eventsOf(h), []string{"connected a", "disconnected a client"})
+		c.rdb.Del(t.Context(), "gw:events")
+	})
+}

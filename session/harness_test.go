@@ -60,7 +60,7 @@ func inCluster(t *testing.T, test func(t *testing.T, c *cluster)) {
 		pass(10*time.Second + window)
 		sweeper.stop()
 		pass(grave)
-		c.rdb.Del(context.Background(), "gw:{gone}:epoch") // stays
+		c.rdb.Del(context.Background(), "gw:{gone}:epoch", "gw:{gw:events}:epoch") // stay
 		remembered := func(key string) bool { return strings.HasSuffix(key, "}:ended") }
 		if keys := slices.DeleteFunc(c.keys(), remembered); len(keys) > 0 {
 			t.Errorf("left behind in Redis: %q", keys)

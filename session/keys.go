@@ -45,3 +45,6 @@ func (l layout) events() []string {
 	tag := l.prefix + "{" + stream + "}:"
 	return []string{stream, tag + "open", tag + "ended"}
 }
+
+// eventsEpoch returns the key of what names the life of these.
+func (l layout) eventsEpoch() string { return l.prefix + "{" + l.prefix + "events}:epoch" }

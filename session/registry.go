@@ -104,6 +104,8 @@ type Registry struct {
 	ended  chan struct{} // holds one: there is a session that is over
 	hurry  chan struct{} // holds one: all that is held is to be verified soon
 
+	eventsEpoch string // of the events in Redis, "" if not known yet; verifyEvents's own
+
 	strange sync.Once // something in Redis that is not ours was told of
 
 	mu         sync.Mutex

@@ -73,6 +73,9 @@ func (r *Registry) verifyStep(ctx context.Context, step int, within time.Duratio
 		servers[server] = append(servers[server], s)
 	}
 	var all sync.WaitGroup
+	if r.cfg.Events {
+		all.Go(func() { r.verifyEvents(ctx) })
+	}
 	for server, due := range servers {
 		all.Go(func() { r.verifyServer(ctx, server, lease, due, within) })
 	}

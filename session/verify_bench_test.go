@@ -25,7 +25,7 @@ func BenchmarkVerifyHeld(b *testing.B) {
 		}
 		claimed.Session.SetChannels([]string{"room:42", "user:" + c.User})
 	}
-	for r.anyUnwritten() {
+	for r.unfinished() {
 		time.Sleep(time.Millisecond)
 	}
 	for b.Loop() {

@@ -71,7 +71,7 @@ func (r *Registry) writeChanges(ctx context.Context) {
 				}
 			})
 		}
-		if retry == nil && r.anyUnwritten() { // some may fail, or are claims that cannot be taken back yet
+		if retry == nil && r.unfinished() { // some may fail, or are claims that cannot be taken back yet
 			retry = time.After(backoffLast)
 		}
 	}
@@ -152,10 +152,11 @@ func (r *Registry) unwritten() []*Session {
 	return slices.Collect(maps.Keys(r.dirty))
 }
 
-func (r *Registry) anyUnwritten() bool {
+// unfinished reports whether Redis lacks something, or its index has what nobody needs.
+func (r *Registry) unfinished() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.dirty) > 0
+	return len(r.dirty) > 0 || len(r.obsolete) > 0
 }
 
 // due returns those of the sessions that are to be written now, by where to. A
