@@ -91,14 +91,19 @@ func (r *Registry) beat(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("renew lease: %w", err)
 		}
-		if before, ok := c.endBefore(); ok {
-			// An end earlier than the one we set: Redis has lost writes.
-			r.tookLease(held, start, seen, held.shaky || before < held.ends)
+		switch before, ok := c.endBefore(); {
+		case !ok:
+			if r.lostLease() {
+				r.log.Warn("lease lost", "lease", held.id)
+			}
+		case before < held.ends:
+			// Redis has lost writes. What ended since is there again under this lease,
+			// and ends with it: what is held is written again under the next one.
+			r.log.Warn("redis came back with older data, writing all sessions again", "lease", held.id)
+		default:
+			r.tookLease(held, start, seen, held.shaky)
 			r.metrics.renewals[leaseRenewed].Inc()
 			return nil
-		}
-		if r.lostLease() {
-			r.log.Warn("lease lost", "lease", held.id)
 		}
 	}
 	return r.acquire(ctx, held, start)

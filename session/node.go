@@ -73,11 +73,15 @@ func (r *Registry) Nodes(ctx context.Context) ([]NodeInfo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session: read nodes: %w", err)
 	}
-	var nodes []NodeInfo
+	newest := make(map[NodeID]string) // a node that has taken another lease may have two
 	for lease := range seen.ends {
-		if !seen.running(lease) {
-			continue
+		id := nodeOf(lease)
+		if seen.running(lease) && seen.ends[lease] > seen.ends[newest[id]] {
+			newest[id] = lease
 		}
+	}
+	var nodes []NodeInfo
+	for _, lease := range newest {
 		n := NodeInfo{}
 		// What another version wrote may not decode: the node is listed anyway.
 		_ = json.Unmarshal([]byte(seen.info[lease]), &n)

@@ -76,6 +76,9 @@ func (r *Registry) verifyStep(ctx context.Context, step int, within time.Duratio
 	if r.cfg.Events {
 		all.Go(func() { r.verifyEvents(ctx) })
 	}
+	if step == 0 {
+		all.Go(func() { r.verifyDeparted(ctx, within) })
+	}
 	for server, due := range servers {
 		all.Go(func() { r.verifyServer(ctx, server, lease, due, within) })
 	}
