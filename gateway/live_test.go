@@ -12,8 +12,8 @@ func TestPublishedInRedisByHand(t *testing.T) {
 	rdb := redistest.EmbeddedClient(t, redistest.Embedded(t))
 	n := startNode(t, "a", rdb)
 	c, _ := n.connect(t, "alice", "channel=room:1")
-	bad := []string{`{"Data":1}`, `{"data":1,"Event":"tick"}`, `{"data":1,"data":2}`, `{"event":"\ud800","data":1}`, "{\"data\":\"\xff\"}", `hello`}
-	for _, payload := range append(bad, `{"event":"tick","data":"hi"}`) {
+	bad := []string{`{"Data":1}`, `{"data":1,"data":2}`, `{"event":"\ud800","data":1}`, "{\"data\":\"\xff\"}", `hello`}
+	for _, payload := range append(bad, `{"Event":"x","event":"tick","data":"hi"}`) {
 		if err := rdb.Publish(t.Context(), "gw:live:room:1", payload).Err(); err != nil {
 			t.Fatal(err)
 		}

@@ -22,6 +22,7 @@ var (
 type publication struct {
 	Request
 	fields []string
+	others bool   // fields that are not known are ignored: nobody would hear of them
 	given  uint   // bit i: fields[i]
 	base64 []byte // what data_base64 gives; nil if absent
 }
@@ -44,9 +45,9 @@ func DecodePublication(b []byte) (Request, error) {
 }
 
 // DecodeLive decodes in the same way what somebody publishes to a live channel in Redis:
-// data, and perhaps an event.
+// data, perhaps an event, and what else there may be, which means nothing.
 func DecodeLive(b []byte) (event string, data []byte, err error) {
-	p := publication{fields: liveFields}
+	p := publication{fields: liveFields, others: true}
 	if err := p.decode(b); err != nil {
 		return "", nil, err
 	}
@@ -79,11 +80,14 @@ func (p *publication) decode(b []byte) error {
 // take takes in one field.
 func (p *publication) take(name, value []byte) error {
 	name, err := unescaped(name)
+	i := slices.Index(p.fields, string(name))
+	if i < 0 && p.others {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	field := name[1 : len(name)-1]
-	i := slices.Index(p.fields, string(name))
 	switch {
 	case i < 0:
 		return fmt.Errorf("unknown field %s", quoted(field))
