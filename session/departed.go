@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -76,13 +77,15 @@ func (r *Registry) verifyDepartedBatch(ctx context.Context, batch []departed) bo
 	defer cancel()
 	pipe := r.rdb.Pipeline()
 	records := make([]*redis.StringCmd, len(batch))
+	ends := make([]*redis.FloatCmd, len(batch)) // of their windows, if they are left
 	for i, d := range batch {
 		records[i] = pipe.HGet(ctx, r.keys.sessions(d.user), d.id)
+		ends[i] = pipe.ZScore(ctx, r.keys.left(d.user), d.id)
 	}
 	_, err := pipe.Exec(ctx)
 	back := make(map[string][]string) // entries by lease
 	for i, d := range batch {
-		if lease, ok := connectedBy(records[i].Val(), d.claim); ok {
+		if lease, ok := connectedBy(records[i].Val(), d.claim); ok && errors.Is(ends[i].Err(), redis.Nil) {
 			back[lease] = append(back[lease], entry(d.claim, d.id, d.user))
 		}
 	}
