@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -240,5 +241,34 @@ func TestClaimThatWasTakenBackIsNotRepaired(t *testing.T) {
 		if !slices.Contains(gather(t, reg), "gateway_sessions_repaired_total 0") {
 			t.Errorf("%q", gather(t, reg))
 		}
+	})
+}
+
+// TestSessionThatEndedIsComparedOnceItsServerIsBack: it was away for longer than sessions
+// are compared otherwise, and its last second of writes is lost. The server of the leases
+// has noticed nothing.
+func TestSessionThatEndedIsComparedOnceItsServerIsBack(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		const sessions, left = "gw:{user:alice}:sessions", "gw:{user:alice}:left"
+		a := c.start("a")
+		h := a.claim(alice(""))
+		pass(time.Second)
+		older := c.rdb.HGetAll(t.Context(), sessions).Val()
+		h.Session.End("client")
+		pass(time.Second)
+		var back atomic.Bool
+		a.rdb.AddHook(atCommand{"{user:alice}", func() error {
+			if back.Load() {
+				return nil
+			}
+			return errors.New("read: connection reset by peer")
+		}})
+		pass(2 * time.Minute)
+		c.rdb.Del(t.Context(), left)
+		c.rdb.HSet(t.Context(), sessions, older)
+		back.Store(true)
+		equalSlices(t, "online at first", a.online(), []string{h.Session.ID})
+		pass(25 * time.Second)
+		equalSlices(t, "online", a.online(), nil)
 	})
 }
