@@ -15,13 +15,14 @@ const (
 	// departedKept is how long a session that has gone from here is still compared with
 	// Redis, at the least, and then until it has answered: two rounds, or more while its
 	// server is away. A Redis that restarts, or a replica that takes its place, may lose
-	// the last second of writes, and with it that the session was left.
+	// the last second of writes, and with it that the session has gone.
 	departedKept = verifySteps * verifyEvery
 	// departedMost is of how many that is done, about 3 MB: the last ones.
 	departedMost = 16_384
 )
 
-// departed is a session that Redis has as left by its connection here.
+// departed is a session that Redis has as left by its connection here, or lost to another
+// one, or ended.
 type departed struct {
 	id, user, claim string
 	until           time.Time

@@ -272,3 +272,32 @@ func TestSessionThatEndedIsComparedOnceItsServerIsBack(t *testing.T) {
 		equalSlices(t, "online", a.online(), nil)
 	})
 }
+
+// TestLostSessionDoesNotComeBackWithAPartOfOlderData: its connection here was closed because
+// it had moved, and it has ended there, or because a backend had ended it.
+func TestLostSessionDoesNotComeBackWithAPartOfOlderData(t *testing.T) {
+	for name, end := range map[string]func(a, b *node, id string){
+		"moved":             func(_, b *node, id string) { b.claim(alice(id)).Session.End("client") },
+		"moved on its node": func(a, _ *node, id string) { a.claim(alice(id)).Session.End("client") },
+		"disconnected":      func(a, _ *node, _ string) { a.disconnect("") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, func(t *testing.T, c *cluster) {
+				const sessions = "gw:{user:alice}:sessions"
+				a, b := c.start("a"), c.start("b")
+				h := a.claim(alice(""))
+				pass(time.Second)
+				older := c.rdb.HGetAll(t.Context(), sessions).Val()
+				end(a, b, h.Session.ID)
+				a.Evict(h.Session.ID, h.Session.Generation)
+				pass(time.Second)
+				c.rdb.Del(t.Context(), "gw:{user:alice}:left", "gw:{user:alice}:ended")
+				c.rdb.Persist(t.Context(), sessions)
+				c.rdb.HSet(t.Context(), sessions, older)
+				equalSlices(t, "online at first", a.online(), []string{h.Session.ID})
+				pass(25 * time.Second)
+				equalSlices(t, "online", a.online(), nil)
+			})
+		})
+	}
+}

@@ -194,7 +194,6 @@ func (r *Registry) wrote(c change) {
 	switch {
 	case s.phase != connected:
 		r.dismiss(s)
-		r.keepDeparted(s)
 	case s.lease == r.lease.id: // else the index is still to have it
 		delete(r.dirty, s)
 	}
