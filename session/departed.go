@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -12,17 +13,20 @@ import (
 
 const (
 	// departedKept is how long a session that has gone from here is still compared with
-	// Redis: two rounds. A Redis that restarts, or a replica that takes its place, may
-	// lose the last second of writes, and with it that the session was left.
-	departedKept = 2 * verifySteps * verifyEvery
+	// Redis, at the least, and then until it has answered: two rounds, or more while its
+	// server is away. A Redis that restarts, or a replica that takes its place, may lose
+	// the last second of writes, and with it that the session has gone.
+	departedKept = verifySteps * verifyEvery
 	// departedMost is of how many that is done, about 3 MB: the last ones.
 	departedMost = 16_384
 )
 
-// departed is a session that Redis has as left by its connection here.
+// departed is a session that Redis has as left by its connection here, or lost to another
+// one, or ended.
 type departed struct {
 	id, user, claim string
 	until           time.Time
+	done            bool // Redis has it as left, and had until then; guarded by Registry.mu
 }
 
 // keepDeparted has a session compared with Redis for a while. r.mu is held.
@@ -30,17 +34,14 @@ func (r *Registry) keepDeparted(s *Session) {
 	if len(r.departed) == departedMost {
 		r.departed = r.departed[1:]
 	}
-	r.departed = append(r.departed, departed{s.ID, s.User, s.claim, time.Now().Add(departedKept)})
+	r.departed = append(r.departed, &departed{id: s.ID, user: s.User, claim: s.claim, until: time.Now().Add(departedKept)})
 }
 
 // recentlyDeparted returns those that are still to be compared.
-func (r *Registry) recentlyDeparted() []departed {
+func (r *Registry) recentlyDeparted() []*departed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	for len(r.departed) > 0 && now.After(r.departed[0].until) {
-		r.departed = r.departed[1:]
-	}
+	r.departed = slices.DeleteFunc(r.departed, func(d *departed) bool { return d.done })
 	if len(r.departed) == 0 {
 		r.departed = nil
 	}
@@ -51,7 +52,7 @@ func (r *Registry) recentlyDeparted() []departed {
 // they were left: nobody holds them, so nothing else would. It takes half of the time
 // that it has.
 func (r *Registry) verifyDeparted(ctx context.Context, within time.Duration) {
-	servers := make(map[string][]departed)
+	servers := make(map[string][]*departed)
 	for _, d := range r.recentlyDeparted() {
 		server := r.serverOfUser(ctx, d.user)
 		servers[server] = append(servers[server], d)
@@ -71,21 +72,29 @@ func (r *Registry) verifyDeparted(ctx context.Context, within time.Duration) {
 }
 
 // verifyDepartedBatch reports whether Redis answered.
-func (r *Registry) verifyDepartedBatch(ctx context.Context, batch []departed) bool {
+func (r *Registry) verifyDepartedBatch(ctx context.Context, batch []*departed) bool {
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
 	pipe := r.rdb.Pipeline()
 	records := make([]*redis.StringCmd, len(batch))
+	ends := make([]*redis.FloatCmd, len(batch)) // of their windows, if they are left
 	for i, d := range batch {
 		records[i] = pipe.HGet(ctx, r.keys.sessions(d.user), d.id)
+		ends[i] = pipe.ZScore(ctx, r.keys.left(d.user), d.id)
 	}
 	_, err := pipe.Exec(ctx)
 	back := make(map[string][]string) // entries by lease
+	r.mu.Lock()
 	for i, d := range batch {
-		if lease, ok := connectedBy(records[i].Val(), d.claim); ok {
+		lease, connected := connectedBy(records[i].Val(), d.claim)
+		switch read := known(records[i].Err()) && known(ends[i].Err()); {
+		case read && connected && ends[i].Err() != nil:
 			back[lease] = append(back[lease], entry(d.claim, d.id, d.user))
+		case read && time.Now().After(d.until):
+			d.done = true
 		}
 	}
+	r.mu.Unlock()
 	for lease, entries := range back {
 		r.metrics.repaired.Add(float64(len(entries)))
 		if _, failed := r.sweepBatch(ctx, lease, 0, entries); failed != nil {
@@ -94,6 +103,9 @@ func (r *Registry) verifyDepartedBatch(ctx context.Context, batch []departed) bo
 	}
 	return err == nil || answered(err)
 }
+
+// known reports whether err, of a read, says at most that there is nothing.
+func known(err error) bool { return err == nil || errors.Is(err, redis.Nil) }
 
 // connectedBy reports whether a record says that a session is connected by a claim, and
 // under which lease.

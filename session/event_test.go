@@ -201,3 +201,21 @@ func TestEventsThatRedisLostAreWrittenAgain(t *testing.T) {
 		c.rdb.Del(t.Context(), "gw:events")
 	})
 }
+
+// TestEventsThatRedisLostDuringAWriteAreWrittenAgain: it was under way when that was found.
+func TestEventsThatRedisLostDuringAWriteAreWrittenAgain(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		a := c.startWith(session.Config{Node: "a", Events: true})
+		h := a.claim(alice(""))
+		pass(5 * time.Second)
+		a.rdb.AddHook(atCommand{"room:slow", func() error { time.Sleep(2 * time.Second); return nil }})
+		c.rdb.Del(t.Context(), "gw:events", "gw:{gw:events}:open", "gw:{gw:events}:ended", "gw:{gw:events}:epoch")
+		h.Session.SetChannels([]string{"room:slow"})
+		pass(10 * time.Second)
+		equalSlices(t, "events after the loss", c.eventsOf(h), []string{"connected a"})
+		h.Session.End("client")
+		pass(10 * time.Second)
+		equalSlices(t, "events", c.eventsOf(h), []string{"connected a", "disconnected a client"})
+		c.rdb.Del(t.Context(), "gw:events")
+	})
+}

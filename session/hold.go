@@ -78,10 +78,12 @@ func (r *Registry) queue(s *Session) {
 	r.wakeWriter()
 }
 
-// dismiss drops what there is to write of s, which is no longer ours to write.
+// dismiss drops what there is to write of s, which is no longer ours to write, and has
+// it compared with Redis for a while.
 // r.mu is held.
 func (r *Registry) dismiss(s *Session) {
 	delete(r.dirty, s)
+	r.keepDeparted(s)
 	if s.lease == r.lease.id {
 		r.discard(entry(s.claim, s.ID, s.User))
 	}

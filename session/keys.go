@@ -6,9 +6,11 @@ type layout struct{ prefix string }
 
 // user returns the keys of a user's sessions, in the order of the scripts.
 func (l layout) user(user string) []string {
-	tag := l.prefix + "{user:" + user + "}:"
-	return []string{l.sessions(user), tag + "left", l.channels(user), tag + "ended"}
+	return []string{l.sessions(user), l.left(user), l.channels(user), l.prefix + "{user:" + user + "}:ended"}
 }
+
+// left returns the key of when the windows of a user's sessions are over.
+func (l layout) left(user string) string { return l.prefix + "{user:" + user + "}:left" }
 
 // sessions returns the key of the records of a user's sessions.
 func (l layout) sessions(user string) string { return l.prefix + "{user:" + user + "}:sessions" }

@@ -11,12 +11,13 @@ import (
 // lease is what this node's sessions are valid by.
 type lease struct {
 	id     string    // "": none yet
-	number int       // of the leases this node has had
+	number int       // of the leases this node has had, or may have
 	until  time.Time // no later than its end, by this node's clock
 	ends   int64     // its end, ms of Redis's clock
 	shaky  bool      // a heartbeat has failed since the last that worked
 	warned time.Time // when that was last logged
 	lost   bool      // Redis has said that it is over
+	older  bool      // Redis has come back with older data under it
 }
 
 // leases is what Redis knew of all leases at one moment.
@@ -46,10 +47,10 @@ func (l leases) over() map[string]int64 {
 	return over
 }
 
-// lives reports whether a node had a lease that had not ended.
-func (l leases) lives(id NodeID) bool {
-	for lease, end := range l.ends {
-		if end > l.now && nodeOf(lease) == id {
+// replaced reports whether the node of a lease had taken another one after it.
+func (l leases) replaced(lease string) bool {
+	for other := range l.ends {
+		if nodeOf(other) == nodeOf(lease) && numberOf(other) > numberOf(lease) {
 			return true
 		}
 	}
@@ -96,10 +97,12 @@ func (r *Registry) beat(ctx context.Context) error {
 			if r.lostLease() {
 				r.log.Warn("lease lost", "lease", held.id)
 			}
-		case before < held.ends:
+		case held.older || before < held.ends:
 			// Redis has lost writes. What ended since is there again under this lease,
 			// and ends with it: what is held is written again under the next one.
-			r.log.Warn("redis came back with older data, writing all sessions again", "lease", held.id)
+			if r.outdateLease() {
+				r.log.Warn("redis came back with older data, writing all sessions again", "lease", held.id)
+			}
 		default:
 			r.tookLease(held, start, seen, held.shaky)
 			r.metrics.renewals[leaseRenewed].Inc()
@@ -117,6 +120,9 @@ func (r *Registry) acquire(ctx context.Context, held lease, start time.Time) err
 		name = r.cfg.Node
 	}
 	next := lease{id: r.node.lease(held.number + 1), number: held.number + 1}
+	r.mu.Lock()
+	r.lease.number = next.number // it may be taken, and over, though no answer comes
+	r.mu.Unlock()
 	args := []any{next.id, r.cfg.Lease.Milliseconds(), r.info(), name}
 	if held.id != "" {
 		args = append(args, held.id)
@@ -180,6 +186,16 @@ func (r *Registry) lostLease() bool {
 	defer r.mu.Unlock()
 	first := !r.lease.lost
 	r.lease.lost = true
+	return first
+}
+
+// outdateLease takes in that Redis has older data under the lease, and reports whether that
+// is new: the renewal that has shown it moves its end, and the next one may fail.
+func (r *Registry) outdateLease() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := !r.lease.older
+	r.lease.older = true
 	return first
 }
 

@@ -35,6 +35,12 @@ func nodeOf(lease string) NodeID {
 	return NodeID(lease[:max(i, 0)])
 }
 
+// numberOf returns which of its node's leases it is.
+func numberOf(lease string) int {
+	n, _ := strconv.Atoi(lease[strings.LastIndexByte(lease, '.')+1:])
+	return n
+}
+
 // NodeInfo describes a node as of its last heartbeat.
 type NodeInfo struct {
 	Name        string    `json:"-"`

@@ -112,7 +112,7 @@ type Registry struct {
 	held       holdings              // connected on this node
 	dirty      map[*Session]struct{} // not yet written as they are
 	touched    []*Session            // changed since writeChanges looked
-	departed   []departed            // oldest first
+	departed   []*departed           // oldest first
 	obsolete   []string              // entries to take out of the index of lease
 	lease      lease
 	seen       leases        // as of the last heartbeat

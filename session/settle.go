@@ -103,7 +103,7 @@ func (r *Registry) tellAfter(ctx context.Context, done []change) (told []change,
 		case result <= refusedMoved && c.phase == connected:
 			c.after = nil // it is not ours to tell of
 		case result == writtenAnew && c.phase == connected && len(c.after) > 0:
-			c.after = []*call{r.begunAgain(c.session)}
+			c.after = []*call{r.begunAgain(c)}
 		}
 		calls = append(calls, c.after...)
 	}
@@ -127,10 +127,12 @@ func (r *Registry) tellAfter(ctx context.Context, done []change) (told []change,
 
 // begunAgain returns the call that tells that a session is connected, which may have
 // been told of as over until it was written just now.
-func (r *Registry) begunAgain(s *Session) *call {
+func (r *Registry) begunAgain(c *change) *call {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	s := c.session
 	s.since = max(s.since, r.seen.clock(time.Now()))
+	c.since = s.since
 	return r.connectedCall(s)
 }
 
@@ -179,7 +181,9 @@ func (r *Registry) wrote(c change) {
 		return
 	}
 	s.doubtful = false
-	s.told = s.told || r.cfg.Events
+	if s.since == c.since { // else it has begun again meanwhile: Redis may have lost that
+		s.told = r.cfg.Events
+	}
 	if c.note != nil && c.phase == left {
 		r.notes.keep(c.note)
 	}
@@ -190,7 +194,6 @@ func (r *Registry) wrote(c change) {
 	switch {
 	case s.phase != connected:
 		r.dismiss(s)
-		r.keepDeparted(s)
 	case s.lease == r.lease.id: // else the index is still to have it
 		delete(r.dirty, s)
 	}

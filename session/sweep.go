@@ -56,7 +56,7 @@ func (r *Registry) sweepAll(ctx context.Context) error {
 			failed = fmt.Errorf("sweep %s: %w", lease, err)
 			continue
 		}
-		died = died && !seen.lives(nodeOf(lease)) // it may have taken another lease
+		died = died && !seen.replaced(lease)
 		if died {
 			r.metrics.nodesLost.Inc()
 		}
@@ -199,7 +199,7 @@ func (r *Registry) noteDepartures(ctx context.Context, all []departure) (noted [
 	return noted, failed
 }
 
-// release writes what is left to write, ends the node's lease and sweeps it.
+// release writes what is left to write, ends the node's leases and sweeps them.
 func (r *Registry) release(ctx context.Context) error {
 	held := r.currentLease()
 	if held.id == "" {
@@ -211,8 +211,18 @@ func (r *Registry) release(ctx context.Context) error {
 	flushing, cancel := context.WithTimeout(ctx, releaseTimeout*3/4)
 	defer cancel()
 	r.writeAll(flushing) // if not, the lease is to end all the same
+	failed := r.endLease(ctx, held.id)
+	for lease := range r.knownLeases() { // that before it may still be running
+		if nodeOf(lease) == r.node && lease != held.id {
+			failed = cmp.Or(failed, r.endLease(ctx, lease))
+		}
+	}
+	return failed
+}
 
-	c := newCall(releaseScript, r.keys.nodes(), held.id)
+// endLease ends a lease of this node and sweeps it.
+func (r *Registry) endLease(ctx context.Context, lease string) error {
+	c := newCall(releaseScript, r.keys.nodes(), lease)
 	if err := r.run(ctx, c); err != nil {
 		return fmt.Errorf("end lease: %w", err)
 	}
@@ -220,6 +230,6 @@ func (r *Registry) release(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("end lease: %w", err)
 	}
-	_, err = r.sweep(ctx, held.id, seen.ends[held.id])
+	_, err = r.sweep(ctx, lease, seen.ends[lease])
 	return err
 }

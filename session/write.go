@@ -19,6 +19,7 @@ type change struct {
 	session   *Session
 	version   uint32
 	phase     phase
+	since     int64      // as of the event that it is connected
 	departure *departure // of an abandoned one
 	note      *call      // notes when it is over; nil if that is not to be told
 	call      *call      // nil if only the index lacks the session
@@ -125,7 +126,7 @@ func (r *Registry) changes(batch []*Session) (lease string, changes []change, un
 
 // change returns what to write of s as it is. r.mu is held.
 func (r *Registry) change(s *Session, lease string, timeout int64) change {
-	c := change{session: s, version: s.version, phase: s.phase}
+	c := change{session: s, version: s.version, phase: s.phase, since: s.since}
 	if s.phase == abandoned {
 		window := time.Duration(s.remaining()) * time.Millisecond
 		c.departure = &departure{id: s.ID, user: s.User, claim: s.claim, lease: s.lease, window: window}
