@@ -57,7 +57,7 @@ func (c *tokenClaims) UnmarshalJSON(b []byte) error {
 	for name, raw := range given {
 		if target := c.claim(name); target != nil {
 			if !wire.IsText(raw) {
-				return fmt.Errorf("%s: is not Unicode text", name)
+				return fmt.Errorf("%s: contains invalid UTF-8 or an unpaired surrogate", name)
 			}
 			if err := json.Unmarshal(raw, target); err != nil {
 				return fmt.Errorf("%s: %w", name, err)

@@ -35,7 +35,7 @@ func TestForeignPayload(t *testing.T) {
 		`{"data":1,"data":2}`:         `duplicate field "data"`,
 		`{"data_base64":"eA=="}`:      "data: is required",
 		`{"data":1,"event":5}`:        "event: must be a string",
-		`{"data":1,"event":"\ud800"}`: "event: has half a surrogate pair",
+		`{"data":1,"event":"\ud800"}`: "event: contains an unpaired surrogate",
 		"{\"data\":\"\xff\"}":         "not UTF-8",
 		`{"data":1,"event":"` + strings.Repeat("e", wire.MaxEvent+1) + `"}`:                        "event: must have at most",
 		`{"data":` + strings.Repeat("[", wire.MaxDepth) + strings.Repeat("]", wire.MaxDepth) + `}`: "nested deeper",

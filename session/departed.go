@@ -96,8 +96,9 @@ func (r *Registry) verifyDepartedBatch(ctx context.Context, batch []*departed) b
 	}
 	r.mu.Unlock()
 	for lease, entries := range back {
-		r.metrics.repaired.Add(float64(len(entries)))
-		if _, failed := r.sweepBatch(ctx, lease, 0, entries); failed != nil {
+		n, failed := r.sweepBatch(ctx, lease, 0, entries)
+		r.metrics.repaired.Add(float64(n))
+		if failed != nil {
 			err = failed
 		}
 	}

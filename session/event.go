@@ -50,7 +50,7 @@ func (r *Registry) verifyEvents(ctx context.Context) {
 	if before == "" || before == r.eventsEpoch {
 		return
 	}
-	r.log.Warn("redis had lost which sessions have begun, writing the events again")
+	r.log.Warn("redis lost the state of session events, writing connected events again")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.seen.clock(time.Now())

@@ -184,6 +184,11 @@ func TestSessionThatComesBackAfterItsEndBeginsAgain(t *testing.T) {
 	}
 }
 
+// loseEvents has the server of a Cluster lose its data that has the events.
+func (c *cluster) loseEvents() {
+	c.rdb.Del(context.Background(), "gw:events", "gw:{gw:events}:open", "gw:{gw:events}:ended", "gw:{gw:events}:epoch")
+}
+
 // TestEventsThatRedisLostAreWrittenAgain: in a Cluster another server may have the lease,
 // which shows nothing.
 func TestEventsThatRedisLostAreWrittenAgain(t *testing.T) {
@@ -192,7 +197,7 @@ func TestEventsThatRedisLostAreWrittenAgain(t *testing.T) {
 		h := a.claim(alice(""))
 		pass(5 * time.Second)
 		equalSlices(t, "events", c.eventsOf(h), []string{"connected a"})
-		c.rdb.Del(t.Context(), "gw:events", "gw:{gw:events}:open", "gw:{gw:events}:ended", "gw:{gw:events}:epoch")
+		c.loseEvents()
 		pass(5 * time.Second)
 		equalSlices(t, "events after the loss", c.eventsOf(h), []string{"connected a"})
 		h.Session.End("client")
@@ -209,7 +214,7 @@ func TestEventsThatRedisLostDuringAWriteAreWrittenAgain(t *testing.T) {
 		h := a.claim(alice(""))
 		pass(5 * time.Second)
 		a.rdb.AddHook(atCommand{"room:slow", func() error { time.Sleep(2 * time.Second); return nil }})
-		c.rdb.Del(t.Context(), "gw:events", "gw:{gw:events}:open", "gw:{gw:events}:ended", "gw:{gw:events}:epoch")
+		c.loseEvents()
 		h.Session.SetChannels([]string{"room:slow"})
 		pass(10 * time.Second)
 		equalSlices(t, "events after the loss", c.eventsOf(h), []string{"connected a"})

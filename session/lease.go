@@ -94,13 +94,13 @@ func (r *Registry) beat(ctx context.Context) error {
 		}
 		switch before, ok := c.endBefore(); {
 		case !ok:
-			if r.lostLease() {
+			if r.firstTime(&r.lease.lost) {
 				r.log.Warn("lease lost", "lease", held.id)
 			}
 		case held.older || before < held.ends:
 			// Redis has lost writes. What ended since is there again under this lease,
 			// and ends with it: what is held is written again under the next one.
-			if r.outdateLease() {
+			if r.firstTime(&r.lease.older) { // the renewal has moved the end
 				r.log.Warn("redis came back with older data, writing all sessions again", "lease", held.id)
 			}
 		default:
@@ -179,23 +179,13 @@ func (r *Registry) tookLease(l lease, start time.Time, seen leases, rewrite bool
 	r.offerSweep(seen)
 }
 
-// lostLease takes in that Redis says that the lease is over, and reports whether that is
-// new: another one may be refused for long.
-func (r *Registry) lostLease() bool {
+// firstTime sets a flag of the lease, and reports whether it was not set: the same may be
+// found again and again until there is another lease.
+func (r *Registry) firstTime(flag *bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	first := !r.lease.lost
-	r.lease.lost = true
-	return first
-}
-
-// outdateLease takes in that Redis has older data under the lease, and reports whether that
-// is new: the renewal that has shown it moves its end, and the next one may fail.
-func (r *Registry) outdateLease() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	first := !r.lease.older
-	r.lease.older = true
+	first := !*flag
+	*flag = true
 	return first
 }
 

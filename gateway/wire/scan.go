@@ -127,7 +127,7 @@ func str(raw []byte) (string, error) {
 		return "", errors.New("must be a string")
 	}
 	if !IsText(raw) {
-		return "", errors.New("has half a surrogate pair, which is no character")
+		return "", errors.New("contains an unpaired surrogate")
 	}
 	return lenientStr(raw)
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // IsText reports whether the strings in JSON, which must be valid, are all Unicode text:
-// UTF-8, and without an escape for half a surrogate pair (RFC 8259, section 8.2).
+// UTF-8, and without an escape for an unpaired surrogate (RFC 8259, section 8.2).
 // encoding/json replaces what is not, and so makes one name of two.
 func IsText(raw []byte) bool {
 	if !utf8.Valid(raw) {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// halves are strings of JSON with half a surrogate pair, which stand for no text.
+// halves are strings of JSON with an unpaired surrogate, which stand for no text.
 var halves = []string{
 	`"\ud800"`, `"\uDBFF"`, `"\udc00"`, `"\uDFFF"`, `"a\ud83dz"`, `"\ud83d\\ude00"`, `"\ud83d\n"`,
 	`"\ude00\ud83d"`, `"\ud83d\ud83d\ude00"`, `"\\\ud800"`, `"\ud800\u0041"`,
